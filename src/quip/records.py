@@ -1,0 +1,225 @@
+"""The rows that stages exchange, and JSONL files of them.
+
+Every row type is frozen and refuses unknown fields, so that a file written by an older
+version fails by name and line instead of being half understood.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from quip.errors import DataError
+
+Split = Literal["train", "val", "test", "ood"]
+Outcome = Literal["win", "tie", "loss"]
+
+
+class Row(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class LiteralText(Row):
+    """A literal sentence, the input of everything. Ids are unique over all splits."""
+
+    id: str
+    text: str = Field(min_length=1)
+    emotion: str | None = None
+
+
+class Paraphrase(Row):
+    text: str = Field(min_length=1)
+    device: str | None = None
+
+
+class Exemplar(Row):
+    """A worked example for the teacher's prompt."""
+
+    id: str
+    literal: str
+    paraphrases: list[Paraphrase] = Field(min_length=1)
+
+
+class GoldPair(Row):
+    """Two paraphrases of one literal, the better one known. `half` says what it may be used for."""
+
+    id: str
+    kind: str
+    half: Literal["tune", "held_out"]
+    literal: str
+    better: str
+    worse: str
+    device: str | None = None
+
+
+class Reply(Row):
+    """One raw answer of the teacher, unparsed. `input` is the id of the literal."""
+
+    input: str
+    split: Split
+    literal: str
+    text: str
+    finish_reason: str
+
+
+class TrainingPair(Row):
+    """What the student imitates."""
+
+    input: str
+    literal: str
+    paraphrase: str
+
+
+class Reference(Row):
+    """The teacher's own paraphrases of one evaluation input, in the order it gave them."""
+
+    input: str
+    split: Split
+    literal: str
+    paraphrases: list[str] = Field(min_length=1)
+
+
+class Candidate(Row):
+    """One sample of the student for one input."""
+
+    input: str
+    split: Split
+    literal: str
+    sample: int
+    text: str
+
+
+class Response(Row):
+    """The answer of one trained student (an arm) to one evaluation input."""
+
+    input: str
+    split: Split
+    literal: str
+    text: str
+
+
+class Answer(Row):
+    """What a critic said in one order of presentation.
+
+    `p_first` is its probability for the choice shown first, between 0 and 1; None when the
+    answer could not be read (then it is never a vote). `source` says how it was read.
+    """
+
+    p_first: float | None
+    source: Literal["logprobs", "samples", "identical", "unread"]
+    raw: str = ""
+
+
+class Critique(Row):
+    """One comparison of two texts for one literal, asked in both orders.
+
+    `forward` showed `a` first, `backward` showed `b` first. `name_a` and `name_b` say who wrote
+    them (an arm, "teacher", "copy", "better", a sample number).
+    """
+
+    input: str
+    split: Split | Literal["gold"]
+    literal: str
+    name_a: str
+    name_b: str
+    a: str
+    b: str
+    judge: str
+    forward: Answer
+    backward: Answer
+
+
+class Preference(Row):
+    """A training pair for feedback learning. `confidence` is the critic's debiased preference of
+    `chosen` over `rejected`, between 0.5 and 1."""
+
+    input: str
+    literal: str
+    chosen: str
+    rejected: str
+    confidence: float
+
+
+R = TypeVar("R", bound=BaseModel)
+
+
+def read_rows(path: str | Path, model: type[R]) -> list[R]:
+    """Read a JSONL file of `model` rows.
+
+    Raises DataError naming the file, line and column when the file is missing, empty,
+    not JSON or not of this row type.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file. Run `dvc repro` (or `dvc pull`) to make it.")
+    rows = []
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                rows.append(parse_row(line, model, f"{path}, line {number}"))
+    if not rows:
+        raise DataError(f"{path}: the file holds no rows.")
+    return rows
+
+
+def parse_row(line: str, model: type[R], where: str) -> R:
+    """Parse one JSON object into `model`; DataError starts with `where`."""
+    try:
+        value = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}, column {error.colno}: not JSON ({error.msg}).") from None
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "row"
+        raise DataError(f"{where}: field '{field}': {first['msg']}.") from None
+
+
+def write_rows(path: str | Path, rows: Iterable[BaseModel]) -> int:
+    """Write rows as JSONL, whole or not at all; returns how many."""
+    count = 0
+    with atomic(path) as handle:
+        for row in rows:
+            handle.write(row.model_dump_json() + "\n")
+            count += 1
+    return count
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write a JSON document, whole or not at all, keys in the order given."""
+    with atomic(path) as handle:
+        json.dump(value, handle, indent=2, ensure_ascii=False, allow_nan=False)
+        handle.write("\n")
+
+
+class atomic:
+    """`with atomic(path) as handle`: written beside, synced, then renamed into place.
+
+    An exception leaves the old file untouched and no temporary file behind.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+
+    def __enter__(self) -> Any:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.handle = self.temporary.open("w", encoding="utf-8", newline="\n")
+        return self.handle
+
+    def __exit__(self, kind: object, value: object, trace: object) -> None:
+        try:
+            if kind is None:
+                self.handle.flush()
+                os.fsync(self.handle.fileno())
+            self.handle.close()
+            if kind is None:
+                os.replace(self.temporary, self.path)
+        finally:
+            self.temporary.unlink(missing_ok=True)

@@ -1,0 +1,104 @@
+"""What every stage needs around its work: arguments, a lock, clean endings, counts, a clock.
+
+A stage module ends with `if __name__ == "__main__": stage.run(main)`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from quip.errors import QuipError
+
+
+def root() -> Path:
+    """The main checkout, also from a temporary experiment folder (DVC sets DVC_ROOT)."""
+    return Path(os.environ.get("DVC_ROOT") or Path.cwd()).resolve()
+
+
+def state(*parts: str) -> Path:
+    """A path under the git-ignored folder that holds local state (call store, scratch, locks)."""
+    path = root().joinpath(".quip", *parts)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def arguments(
+    doc: str | None, argv: Sequence[str] | None, *names: str, **optional: str
+) -> argparse.Namespace:
+    """Parse `--name PATH` options: those in `names` required, those in `optional` with defaults."""
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name in names:
+        parser.add_argument(f"--{name}", required=True, metavar="PATH")
+    for name, default in optional.items():
+        parser.add_argument(f"--{name}", default=default, help=f"default: {default}")
+    return parser.parse_args(argv)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a stage under its lock. Exit codes: 0 done, 2 params or data, 3 endpoint; one line each."""
+    name = os.environ.get("DVC_STAGE") or Path(sys.argv[0]).stem
+    started = time.time()
+    try:
+        with holding(name):
+            main()
+    except QuipError as error:
+        fail(f"{name}: {error}", error.exit_code)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        fail(
+            f"{name}: the disk is full ({error.filename or error.strerror}). Free some space and "
+            "run `dvc repro` again; everything that was finished is kept.",
+            2,
+        )
+    except KeyboardInterrupt:
+        fail(f"{name}: interrupted. `dvc repro` goes on from here.", 130)
+    note_time(name, time.time() - started)
+
+
+def fail(message: str, code: int) -> None:
+    print(message, file=sys.stderr)
+    sys.exit(code)
+
+
+@contextmanager
+def holding(name: str) -> Iterator[None]:
+    """Hold this stage's own lock: DVC drops its lock when it is killed, the stage may live on."""
+    folder = Path(".quip", "locks")
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f"{name.replace('/', '_')}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"{name}: another process still runs this stage here; waiting for it to end.")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def note_time(name: str, seconds: float) -> None:
+    """Append to the local clock that `quip times` reads. Never a stage's output."""
+    line = json.dumps({"stage": name, "seconds": round(seconds, 2), "at": round(time.time())})
+    with state("times.jsonl").open("a", encoding="utf-8") as handle:
+        handle.write(line + "\n")
+
+
+def say(name: str, counts: dict[str, int], examples: dict[str, str] | None = None) -> None:
+    """Print what went in, what came out and what was dropped, with the first example of each."""
+    print(f"{name}: " + ", ".join(f"{key} {value:,}" for key, value in counts.items()))
+    for reason, example in (examples or {}).items():
+        print(f"  first {reason}: {example[:120]!r}")
