@@ -134,6 +134,18 @@ class Critique(Row):
     backward: Answer
 
 
+class Meaning(Row):
+    """How near one text stays to its literal: the cosine of their sentence embeddings.
+
+    `name` is an arm, "teacher" (its first paraphrase), "copy" or "best_of_n".
+    """
+
+    name: str
+    input: str
+    split: Split
+    cosine: float
+
+
 class Preference(Row):
     """A training pair for feedback learning. `confidence` is the critic's debiased preference of
     `chosen` over `rejected`, between 0.5 and 1."""

@@ -1,0 +1,140 @@
+"""Win-tie rate, score and their intervals, from debiased preferences. Pure.
+
+The paper reports WTR = win + tie (section 5), which indifference raises: a judge that ties
+everything scores every student 100 %. Claims therefore rest on score = win + tie/2, which such a
+judge leaves at one half; WTR is kept beside it for comparison with the paper.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from quip.errors import DataError
+from quip.preference import outcome
+
+LEVEL = 0.95
+
+
+class Comparison(NamedTuple):
+    """One input on which a judge compared text `a` with text `b`.
+
+    `preference` is the debiased preference of a over b in [0, 1], None when it could not be read;
+    `flipped` says whether the named text changed with the order; `length_ratio` is
+    words(a) / words(b).
+    """
+
+    input: str
+    preference: float | None
+    flipped: bool | None
+    length_ratio: float
+
+
+class Counts(NamedTuple):
+    """How many inputs a won, tied and lost."""
+
+    win: int
+    tie: int
+    loss: int
+
+
+def summarise(
+    comparisons: Sequence[Comparison],
+    tie_margin: float,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """The summary of one arm, split and judge: fractions between 0 and 1, never NaN.
+
+    win + tie + loss = 1 over the `n` inputs whose verdict could be read; wtr = win + tie;
+    score = win + tie/2; ci95 and score_ci95 are percentile bootstrap intervals of these two over
+    inputs; unparsed = unread / asked; flip_rate = flipped / read; length_ratio is the mean of
+    words(a) / words(b) over the read inputs.
+
+    Raises DataError when there is no comparison, none could be read, or an input stands twice
+    (it would be counted as two independent ones).
+    """
+    refuse_repeats(comparisons)
+    read = [row for row in comparisons if row.preference is not None]
+    if not read:
+        raise DataError(nothing_read(len(comparisons)))
+    counts = count(read, tie_margin)
+    wtr_ci, score_ci = intervals(counts, resamples, seed)
+    return {
+        "wtr": wtr(counts),
+        "ci95": wtr_ci,
+        "score": score(counts),
+        "score_ci95": score_ci,
+        "win": counts.win / len(read),
+        "tie": counts.tie / len(read),
+        "loss": counts.loss / len(read),
+        "n": len(read),
+        "flip_rate": mean(row.flipped for row in read if row.flipped is not None),
+        "length_ratio": mean(row.length_ratio for row in read),
+        "unparsed": (len(comparisons) - len(read)) / len(comparisons),
+    }
+
+
+def count(read: Iterable[Comparison], tie_margin: float) -> Counts:
+    """Wins, ties and losses of a; rows without a preference are not counted."""
+    tally = Counter(
+        outcome(row.preference, tie_margin) for row in read if row.preference is not None
+    )
+    return Counts(tally["win"], tally["tie"], tally["loss"])
+
+
+def wtr(counts: Counts) -> float:
+    """Win-tie rate, (win + tie) / n."""
+    return (counts.win + counts.tie) / sum(counts)
+
+
+def score(counts: Counts) -> float:
+    """(win + tie/2) / n: one half means that neither side is better."""
+    return (2 * counts.win + counts.tie) / (2 * sum(counts))
+
+
+def intervals(counts: Counts, resamples: int, seed: int) -> tuple[list[float], list[float]]:
+    """Percentile bootstrap intervals over inputs of wtr and score, in that order.
+
+    Drawing n inputs with replacement leaves (win, tie, loss) counts that are multinomial with the
+    observed shares, so the counts are drawn directly, (resamples, 3) at once: the same bootstrap,
+    independent of the order of the inputs. When every input has one outcome the interval has no
+    width, which says nothing of the inputs that were not asked: read it together with n.
+    """
+    n = sum(counts)
+    drawn = np.random.default_rng(seed).multinomial(n, np.array(counts) / n, size=resamples)
+    win, tie = drawn[:, 0], drawn[:, 1]
+    return interval(win + tie, n), interval(2 * win + tie, 2 * n)
+
+
+def interval(values: np.ndarray, divisor: int) -> list[float]:
+    """[lo, hi]: the middle 95 % of integer `values`, shape (resamples,), over `divisor`."""
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return [float(low) / divisor, float(high) / divisor]
+
+
+def mean(values: Iterable[float]) -> float:
+    """The arithmetic mean; 0.0 of nothing, so that no metric is ever NaN."""
+    found = list(values)
+    return float(sum(found)) / len(found) if found else 0.0
+
+
+def refuse_repeats(comparisons: Sequence[Comparison]) -> None:
+    if not comparisons:
+        raise DataError("no comparison to summarise. Run `dvc repro judge` first.")
+    name, times = Counter(row.input for row in comparisons).most_common(1)[0]
+    if times > 1:
+        raise DataError(
+            f"input '{name}' is judged {times} times by one judge; each input counts once."
+        )
+
+
+def nothing_read(asked: int) -> str:
+    return (
+        f"none of {asked} verdicts could be read, so there is nothing to count. Look at the raw "
+        "answers in data/verdicts and at the judge's prompt."
+    )
