@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, get_args
 
 from pydantic import Field
 
-from quip import params, preference, stage, texts, wtr
+from quip import measures, params, preference, stage, wtr
 from quip.errors import DataError, ParamsError
 from quip.params import Section
 from quip.preference import Debias
@@ -126,7 +126,7 @@ def compare(row: Critique, debias: Debias) -> wtr.Comparison:
         input=row.input,
         preference=preference.of(row, debias),
         flipped=preference.flipped(row.forward, row.backward),
-        length_ratio=texts.length_ratio(row.a, row.b),
+        length_ratio=measures.length_ratio(row.a, row.b),
     )
 
 
@@ -170,7 +170,7 @@ def control_texts(control: Iterable[Critique]) -> Iterator[Text]:
 
 
 def measure(written: Iterable[Text], meaning: Iterable[Meaning]) -> Cells:
-    """{name: {split: measures}}: those of `texts.describe`, and the mean cosine to the literal."""
+    """{name: {split: measures}}: `measures.describe` and `meaning`, the mean cosine to the literal."""
     cells: dict[tuple[str, str], list[Text]] = defaultdict(list)
     for text in written:
         cells[text.name, text.split].append(text)
@@ -179,9 +179,9 @@ def measure(written: Iterable[Text], meaning: Iterable[Meaning]) -> Cells:
         cosines[row.name, row.split].append(row.cosine)
     found: Cells = {}
     for (name, split), group in sorted(cells.items(), key=lambda item: SPLITS.index(item[0][1])):
-        measures = texts.describe([(text.text, text.literal) for text in group])
-        measures["meaning"] = mean_cosine(cosines[name, split], name, split)
-        found.setdefault(name, {})[split] = measures
+        cell = measures.describe([(text.text, text.literal) for text in group])
+        cell["meaning"] = mean_cosine(cosines[name, split], name, split)
+        found.setdefault(name, {})[split] = cell
     return found
 
 
