@@ -19,11 +19,12 @@ from quip.records import (
     Preference,
     Reference,
     Response,
-    TrainingPair,
+    Split,
     write_json,
     write_rows,
 )
 
+Input = tuple[str, Split, str]
 SKILL = {"sft": -0.6, "dpo": 0.1, "teacher": 0.0, "copy": -1.6, "best_of_n": -0.2}
 EVENTS = ["missed my bus", "burnt the toast", "met my new neighbour", "lost my keys again"]
 TAILS = [
@@ -46,7 +47,7 @@ def sigmoid(x: float) -> float:
 
 def critique(
     rng: random.Random,
-    literal: tuple[str, str, str],
+    literal: Input,
     name_a: str,
     name_b: str,
     a: str,
@@ -76,9 +77,9 @@ def critique(
     )
 
 
-def literals(count: int) -> list[tuple[str, str, str]]:
+def literals(count: int) -> list[Input]:
     """`count` test inputs and half as many of ood and val: (id, split, text)."""
-    sizes = {"val": count // 2, "test": count, "ood": count // 2}
+    sizes: dict[Split, int] = {"val": count // 2, "test": count, "ood": count // 2}
     return [
         (f"{split}{number}", split, f"On day {number} I {EVENTS[number % 4]} before work.")
         for split, size in sizes.items()
@@ -102,81 +103,60 @@ def write(
     seed: int = 1,
 ) -> Path:
     """Write the whole folder under root/data and a params.yaml beside it; returns root/data."""
-    rng = random.Random(seed)
-    data = root / "data"
-    inputs = literals(count)
-    teacher = {key: [phrase(rng, text, "teacher") for _ in range(2)] for key, _, text in inputs}
+    rng, data, inputs = random.Random(seed), root / "data", literals(count)
+    first = {key: phrase(rng, text, "teacher") for key, _, text in inputs}
+    second = {key: phrase(rng, text, "teacher") for key, _, text in inputs}
     texts = {
         name: {key: phrase(rng, text, name) for key, _, text in inputs}
         for name in (*arms, "copy", "best_of_n")
     }
+    judged = [row for row in inputs if row[1] != "val"]
+    tested = [row for row in inputs if row[1] == "test"]
     write_params(root, arms)
     write_rows(
         data / "imitation/references.jsonl",
-        (
-            Reference.model_validate(
-                dict(input=key, split=split, literal=text, paraphrases=teacher[key])
-            )
+        [
+            Reference(input=key, split=split, literal=text, paraphrases=[first[key], second[key]])
             for key, split, text in inputs
-        ),
-    )
-    write_rows(
-        data / "imitation/pairs.jsonl",
-        (
-            TrainingPair(
-                input=f"train{n}", literal="I slept.", paraphrase=phrase(rng, "I slept.", "t")
-            )
-            for n in range(20)
-        ),
+        ],
     )
     for arm in arms:
+        write_rows(data / f"responses/{arm}.jsonl", responses(inputs, texts[arm]))
         write_rows(
-            data / f"responses/{arm}.jsonl",
-            (
-                Response.model_validate(
-                    dict(input=key, split=split, literal=text, text=texts[arm][key])
-                )
-                for key, split, text in inputs
-            ),
+            data / f"verdicts/{arm}.jsonl", against(rng, judged, arm, texts[arm], first, judges)
         )
-        write_rows(
-            data / f"verdicts/{arm}.jsonl",
-            against(rng, inputs, arm, texts[arm], {k: v[0] for k, v in teacher.items()}, judges),
-        )
-    second = {key: paraphrases[1] for key, paraphrases in teacher.items()}
-    firsts = {key: paraphrases[0] for key, paraphrases in teacher.items()}
-    tested = [row for row in inputs if row[1] == "test"]
+    controls = {"teacher": second, "copy": texts["copy"], "best_of_n": texts["best_of_n"]}
     write_rows(
         data / "verdicts/control.jsonl",
         [
             row
-            for name, mine in (
-                ("teacher", second),
-                ("copy", texts["copy"]),
-                ("best_of_n", texts["best_of_n"]),
-            )
-            for row in against(rng, tested, name, mine, firsts, judges)
+            for name in controls
+            for row in against(rng, tested, name, controls[name], first, judges)
         ],
     )
-    if len(arms) > 1:
-        write_rows(data / "verdicts/duel.jsonl", duel(rng, tested, arms, texts, judges))
+    write_rows(data / "verdicts/duel.jsonl", duel(rng, tested, arms, texts, judges))
     write_rows(
         data / "meaning.jsonl",
-        (
-            Meaning.model_validate(
-                dict(name=name, input=key, split=split, cosine=round(rng.uniform(0.5, 0.9), 4))
-            )
+        [
+            Meaning(name=name, input=key, split=split, cosine=round(rng.uniform(0.5, 0.9), 4))
             for name in (*texts, "teacher")
-            for key, split, _ in inputs
-        ),
+            for key, split, _ in judged
+        ],
     )
     write_rest(rng, data, arms)
     return data
 
 
+def responses(inputs: Iterable[Input], texts: dict[str, str]) -> list[Response]:
+    return [
+        Response(input=key, split=split, literal=text, text=texts[key])
+        for key, split, text in inputs
+    ]
+
+
 def against(
     rng: random.Random,
-    inputs: Iterable[tuple[str, str, str]],
+    inputs: Iterable[Input],
     name: str,
     mine: dict[str, str],
     teacher: dict[str, str],
@@ -193,7 +173,7 @@ def against(
 
 def duel(
     rng: random.Random,
-    inputs: Iterable[tuple[str, str, str]],
+    inputs: Iterable[Input],
     arms: Sequence[str],
     texts: dict[str, dict[str, str]],
     judges: Sequence[str],
@@ -236,24 +216,24 @@ def write_rest(rng: random.Random, data: Path, arms: Sequence[str]) -> None:
     write_json(roles / "teacher.json", model)
     write_json(roles / "critic.json", model)
     write_json(roles / "judges.json", [model])
-    write_json(
-        data / "metrics/prepare.json",
-        {
-            "counts": {"read": 640, "kept": 620, "duplicate": 14, "too_long": 6},
-            "examples": {
-                "duplicate": "I missed my bus.",
-                "too_long": "I went to <b>the</b> shop & ...",
-            },
+    spent = {"calls": 618, "failed": 2, "prompt_tokens": 412345, "cached_tokens": 390000}
+    spent |= {"completion_tokens": 40321, "money": 0.0}
+    metrics = {
+        "prepare": {
+            "read": {"source": 640, "ood_source": 60},
+            "splits": {"train": 220, "val": 24, "test": 120, "ood": 40},
+            "dropped": {"duplicate": 14, "too_long": 6},
         },
-    )
-    write_json(data / "metrics/teacher.json", {"counts": {"asked": 620, "answered": 618}})
-    write_json(
-        data / "metrics/imitation.json",
-        {
+        "teacher": {"asked": 620, "answered": 618, **spent},
+        "imitation": {
             "counts": {"replies": 618, "parsed": 1790, "kept": 1623},
             "dropped": {"refusal": 4, "copy": 63, "duplicate": 22, "too_long": 78},
+            "examples": {"refusal": "I cannot <b>joke</b> about this & that."},
         },
-    )
+        "preferences": {"critiques": 220, "kept": 60, "dropped": {"unsure": 160}, "flip_rate": 0.4},
+    }
+    for name, content in metrics.items():
+        write_json(data / f"metrics/{name}.json", content)
     write_rows(
         data / "preferences.jsonl",
         (
@@ -331,7 +311,7 @@ def audit(rng: random.Random, data: Path) -> None:
 def write_curve(rng: random.Random, path: Path, dpo: bool) -> None:
     names = ["step", "loss", "eval_loss"]
     if dpo:
-        names += ["rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected"]
+        names += ["reward_margin", "reward_accuracy", "logp_chosen", "logp_rejected"]
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as handle:
         rows = csv.writer(handle)

@@ -77,7 +77,7 @@ def leaves(value):
 def test_every_arm_control_and_duel_is_summarised(data):
     found = evaluated(data)
     assert list(found["arms"]) == ["sft", "dpo"]
-    assert list(found["arms"]["dpo"]) == ["val", "test", "ood"]
+    assert list(found["arms"]["dpo"]) == ["test", "ood"]
     assert set(found["arms"]["dpo"]["test"]["embedded"]) == KEYS
     assert found["arms"]["dpo"]["test"]["embedded"]["n"] == 12
     assert set(found["controls"]) == {"teacher", "copy", "best_of_n"}
@@ -85,6 +85,12 @@ def test_every_arm_control_and_duel_is_summarised(data):
     assert set(found["texts"]) == {"sft", "dpo", "teacher", "copy", "best_of_n"}
     assert set(found["texts"]["sft"]["ood"]) == TEXT_KEYS
     assert found["texts"]["copy"]["test"]["copy_rate"] == 1.0
+
+
+def test_only_judged_splits_are_measured(data):
+    """Meaning scores exist only for texts that were judged; val is answered but not judged."""
+    found = evaluated(data)
+    assert list(found["texts"]["dpo"]) == list(found["texts"]["teacher"]) == ["test", "ood"]
 
 
 def test_every_number_is_finite(data):
@@ -109,7 +115,7 @@ def test_plot_has_one_line_a_cell(data):
     evaluated(data)
     lines = (data / "plots/wtr.csv").read_text().splitlines()
     assert lines[0] == "arm,split,judge,win,tie,loss"
-    assert len(lines) == 1 + 2 * 3
+    assert len(lines) == 1 + 2 * 2
     assert sum(map(float, lines[1].split(",")[3:])) == pytest.approx(1, abs=1e-5)
 
 
@@ -148,7 +154,7 @@ def test_a_cell_without_any_read_verdict_is_named(data):
     write_rows(
         path, [row.model_copy(update={"forward": unread}) for row in read_rows(path, Critique)]
     )
-    with pytest.raises(DataError, match=r"dpo, val, judge 'embedded': none of 6 verdicts"):
+    with pytest.raises(DataError, match=r"dpo, test, judge 'embedded': none of 12 verdicts"):
         evaluated(data)
 
 
@@ -168,7 +174,7 @@ def test_missing_meaning_scores_are_named(data):
     path = data / "meaning.jsonl"
     kept = [line for line in path.read_text().splitlines() if json.loads(line)["name"] != "dpo"]
     path.write_text("\n".join(kept) + "\n")
-    with pytest.raises(DataError, match="no meaning score for the val texts of 'dpo'"):
+    with pytest.raises(DataError, match="no meaning score for the test texts of 'dpo'"):
         evaluated(data)
 
 

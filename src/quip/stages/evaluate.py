@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     judged = {arm: read_verdicts(verdicts / f"{arm}.jsonl", arm) for arm in arms}
     control = read_rows(verdicts / "control.jsonl", Critique)
     duels = read_rows(verdicts / "duel.jsonl", Critique) if len(arms) > 1 else []
-    written = collect(arms, Path(args.responses), read_rows(args.references, Reference), control)
+    written = collect(judged, Path(args.responses), read_rows(args.references, Reference), control)
     result = {
         "arms": {arm: summaries(rows, settings, arm) for arm, rows in judged.items()},
         "controls": by_name(control, settings, lambda row: row.name_a),
@@ -139,25 +139,23 @@ def summarise(rows: Sequence[wtr.Comparison], settings: Params, where: str) -> d
 
 
 def collect(
-    arms: Iterable[str],
+    judged: Mapping[str, Iterable[Critique]],
     responses: Path,
     references: Iterable[Reference],
     control: Iterable[Critique],
 ) -> list[Text]:
-    """Every text to measure: the arms' responses, the teacher's first paraphrases (on the same
-    splits) and the texts of the controls other than the teacher, each input once."""
+    """Every text to measure, on the splits that were judged: the arms' responses, the teacher's
+    first paraphrases and the texts of the controls other than the teacher, each input once."""
+    splits = {row.split for rows in judged.values() for row in rows}
     found = [
         Text(arm, row.split, row.input, row.text, row.literal)
-        for arm in arms
+        for arm in judged
         for row in read_rows(responses / f"{arm}.jsonl", Response)
     ]
-    splits = {text.split for text in found}
     found += [
-        Text("teacher", row.split, row.input, row.paraphrases[0], row.literal)
-        for row in references
-        if row.split in splits
+        Text("teacher", row.split, row.input, row.paraphrases[0], row.literal) for row in references
     ]
-    return found + list(control_texts(control))
+    return [text for text in found if text.split in splits] + list(control_texts(control))
 
 
 def control_texts(control: Iterable[Critique]) -> Iterator[Text]:
@@ -170,7 +168,7 @@ def control_texts(control: Iterable[Critique]) -> Iterator[Text]:
 
 
 def measure(written: Iterable[Text], meaning: Iterable[Meaning]) -> Cells:
-    """{name: {split: measures}}: `measures.describe` and `meaning`, the mean cosine to the literal."""
+    """{name: {split: measures}}: those of `measures`, and `meaning`, the mean cosine."""
     cells: dict[tuple[str, str], list[Text]] = defaultdict(list)
     for text in written:
         cells[text.name, text.split].append(text)

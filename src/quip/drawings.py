@@ -1,0 +1,152 @@
+"""The figures of the report: which there are, from which numbers, with alt text and caption."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from statistics import median
+from typing import Any, NamedTuple
+
+from quip import figures, findings, page
+from quip.evidence import Evidence
+from quip.findings import SPLIT
+
+
+class Drawing(NamedTuple):
+    name: str
+    section: str
+    svg: str
+    alt: str
+    caption: str
+
+
+def draw(found: Evidence) -> Iterator[Drawing]:
+    """Every figure of which the numbers are there, in the order of the page."""
+    yield from draw_results(found)
+    yield from draw_curves(found)
+    yield from draw_lengths(found)
+    yield from draw_critic(found)
+    yield from draw_positions(found)
+    yield from draw_preferences(found)
+
+
+def draw_results(found: Evidence) -> Iterator[Drawing]:
+    blocks = [
+        ("arms", "Each arm against the teacher"),
+        ("controls", "Controls against the teacher"),
+        ("duels", "Arms head to head"),
+    ]
+    for name, title in blocks:
+        cells = page.cells(found.wtr.get(name, {}))
+        if cells:
+            many = len({cell["judge"] for cell in cells}) > 1
+            labelled = [(page.label(cell, many), cell) for cell in cells]
+            yield draw_scores(name, title, labelled)
+            yield draw_outcomes(name, title, labelled)
+
+
+def draw_scores(name: str, title: str, cells: list[tuple[str, dict[str, Any]]]) -> Drawing:
+    marks = [(label, cell["score"], *cell["score_ci95"]) for label, cell in cells]
+    return Drawing(
+        f"scores-{name}",
+        name,
+        figures.intervals(f"scores-{name}", marks, "score = win + tie/2"),
+        f"{title}, score with interval: "
+        + "; ".join(f"{label} {findings.scored(cell)}" for label, cell in cells),
+        f"{title}: score and its 95 % interval. Blue where the interval excludes one half.",
+    )
+
+
+def draw_outcomes(name: str, title: str, cells: list[tuple[str, dict[str, Any]]]) -> Drawing:
+    return Drawing(
+        f"outcomes-{name}",
+        name,
+        figures.outcomes(f"outcomes-{name}", cells),
+        f"{title}, shares of outcomes: "
+        + "; ".join(f"{label} {page.outcome_shares(cell)}" for label, cell in cells),
+        f"{title}: share of inputs won, tied and lost, in %.",
+    )
+
+
+def draw_curves(found: Evidence) -> Iterator[Drawing]:
+    for arm, table in found.curves.items():
+        for panel, lines in page.panels(table).items():
+            name = f"curve-{arm}-{panel.replace(' ', '-')}"
+            ends = "; ".join(
+                f"{column} from {values[0]:.3g} to {values[-1]:.3g}"
+                for column, (_, values) in lines.items()
+            )
+            yield Drawing(
+                name,
+                "curves",
+                figures.curve(name, lines, panel),
+                f"{arm}, {panel} by step: {ends}",
+                f"{arm}: {panel}",
+            )
+
+
+def draw_lengths(found: Evidence) -> Iterator[Drawing]:
+    words = page.lengths(found.references, found.responses, SPLIT)
+    words = {name: counts for name, counts in words.items() if counts}
+    if words:
+        medians = "; ".join(f"{name} {median(counts):g}" for name, counts in words.items())
+        yield Drawing(
+            "lengths",
+            "lengths",
+            figures.lengths("lengths", words),
+            f"Words per text on {SPLIT}, medians: {medians}",
+            f"Words per text on {SPLIT}: median, the middle half, and 5 % to 95 %.",
+        )
+
+
+def draw_positions(found: Evidence) -> Iterator[Drawing]:
+    points = {arm: page.position_points(rows, SPLIT) for arm, rows in found.verdicts.items()}
+    points = {arm: pairs for arm, pairs in points.items() if pairs}
+    if points:
+        share = page.first_named([point for pairs in points.values() for point in pairs])
+        yield Drawing(
+            "positions",
+            "critic",
+            figures.positions("positions", points),
+            f"Scatter of both orders; {findings.percent(share)} of the answers name the first text",
+            f"Every verdict on {SPLIT} once. Off the diagonal is position bias: "
+            f"{findings.percent(share)} of all answers name the text that is shown first.",
+        )
+
+
+def draw_critic(found: Evidence) -> Iterator[Drawing]:
+    kinds = found.metrics.get("critic", {}).get("by_kind", {})
+    marks = [(k, c["agreement"], *c["ci95"]) for k, c in kinds.items() if c.get("ci95")]
+    if marks:
+        yield Drawing(
+            "critic-kinds",
+            "critic",
+            figures.intervals("critic-kinds", marks, "agreement with the gold pairs"),
+            "Agreement by kind: "
+            + "; ".join(f"{k} {value:.2f} {findings.span(ends)}" for k, value, *ends in marks),
+            "Agreement by kind of pair with 95 % interval; the dashed line is chance.",
+        )
+    bins = page.bins(page.calibration(found.gold, found.wtr["settings"]["debias"]))
+    if bins:
+        yield Drawing(
+            "critic-reliability",
+            "critic",
+            figures.reliability("critic-reliability", bins),
+            "Confidence and agreement: "
+            + "; ".join(f"{mean:.2f} right {share:.2f} of {n}" for mean, share, _, _, n in bins),
+            "Is the critic as often right as it is sure? Points on the dashed line are; above each "
+            "its number of pairs.",
+        )
+
+
+def draw_preferences(found: Evidence) -> Iterator[Drawing]:
+    if found.preferences:
+        sure = [row.confidence for row in found.preferences]
+        drift = page.length_drift([(row.chosen, row.rejected) for row in found.preferences])
+        yield Drawing(
+            "preferences",
+            "preferences",
+            figures.histogram("preferences", sure, "confidence of the critic", (0.5, 1.0)),
+            f"Confidence of {len(sure)} training pairs, median {median(sure):.2f}",
+            f"{len(sure):,} pairs; the chosen text has {drift:.2f} times the words of the "
+            "rejected one on average.",
+        )

@@ -1,0 +1,105 @@
+"""What the page shows, from small made-up data."""
+
+from __future__ import annotations
+
+import pytest
+
+from quip import page
+from quip.records import Answer, Critique, Reference
+
+
+def critique(first, second, name_a="better", split="gold", source="logprobs"):
+    forward, backward = (Answer(p_first=p, source=source) for p in (first, second))
+    return Critique(
+        input="x", split=split, literal="l", name_a=name_a, name_b="worse", a="a", b="b", judge="j",
+        forward=forward, backward=backward,
+    )  # fmt: skip
+
+
+def test_samples_are_the_smallest_digests_whatever_the_order():
+    rows = [
+        Reference(input=f"i{n}", split="test", literal="l", paraphrases=["p"]) for n in range(30)
+    ]
+    chosen = [row.input for row in page.chosen(rows, "test", 5)]
+    assert chosen == [row.input for row in page.chosen(rows[::-1], "test", 5)]
+    assert len(chosen) == 5
+    assert page.chosen(rows, "val", 5) == []
+
+
+def test_position_points_leave_out_unread_and_identical():
+    rows = [critique(0.9, 0.8, split="test"), critique(None, 0.8, split="test")]
+    rows.append(critique(0.5, 0.5, split="test", source="identical"))
+    assert page.position_points(rows, "test") == [(0.9, pytest.approx(0.2))]
+
+
+def test_a_judge_that_always_names_the_first_is_seen():
+    assert page.first_named([(0.9, 0.1), (0.8, 0.3)]) == 1.0
+    assert page.first_named([(0.9, 0.9)]) == 0.5
+    assert page.first_named([]) == 0.5
+
+
+def test_calibration_counts_the_better_text_on_either_side():
+    rows = [critique(0.9, 0.1), critique(0.1, 0.9), critique(None, 0.5), critique(0.7, 0.7)]
+    found = page.calibration(rows, "log_odds")
+    assert [agreed for _, agreed in found] == [1.0, 0.0]
+    assert [confidence for confidence, _ in found] == pytest.approx([0.9, 0.9])
+
+
+def test_bins_cover_one_half_to_one_and_skip_the_empty():
+    found = page.bins([(0.5, 1.0), (0.55, 0.0), (1.0, 1.0)])
+    assert [(round(mean, 3), share, count) for mean, share, _, _, count in found] == [
+        (0.525, 0.5, 2),
+        (1.0, 1.0, 1),
+    ]
+    assert all(low <= share <= high for _, share, low, high, _ in found)
+
+
+def test_curve_columns_find_their_panels():
+    columns = ["loss", "eval_loss", "token_accuracy", "reward_accuracy", "reward_margin",
+               "logp_chosen", "rewards/margins", "learning_rate"]  # fmt: skip
+    assert [page.panel_of(column) for column in columns] == [
+        "loss", "loss", "token accuracy", "reward accuracy", "reward margin",
+        "log-probability", "reward margin", None,
+    ]  # fmt: skip
+
+
+def test_funnel_follows_the_pipeline_and_keeps_costs_apart():
+    metrics = {
+        "zeta": {"kept": 1},
+        "teacher": {"asked": 10, "calls": 10, "prompt_tokens": 9000},
+        "prepare": {"counts": {"read": 12}, "dropped": {"copy": 2}, "examples": {"copy": "Hi."}},
+        "rates": {"flip_rate": 0.2},
+    }
+    found = page.funnel(metrics)
+    assert [block["stage"] for block in found] == ["prepare", "teacher", "zeta"]
+    assert [(row["label"], row["value"], row["example"]) for row in found[0]["rows"]] == [
+        ("read", 12, None),
+        ("dropped · copy", 2, "Hi."),
+    ]
+    assert [row["label"] for row in found[1]["rows"]] == ["asked"]
+    assert [(row["stage"], row["prompt_tokens"]) for row in page.costs(metrics)] == [
+        ("teacher", 9000)
+    ]
+
+
+def test_settings_never_hold_endpoints():
+    found = page.settings({"arms": ["sft"], "endpoints": {"x": {}}, "sft": {"lora": None}})
+    assert found == [
+        {"section": "arms", "rows": [("", '["sft"]')]},
+        {"section": "sft", "rows": [("lora", "null")]},
+    ]
+
+
+def test_roles_name_the_models():
+    files = {
+        "teacher": {"endpoint": "e", "model": "m"},
+        "judges": [{"endpoint": "e", "model": "m"}],
+    }
+    assert page.roles(files) == {"teacher": "m", "judges": {"e": "m"}}
+    assert page.roles({}) == {"judges": {}}
+
+
+def test_intervals_do_not_break():
+    assert page.unbroken("score 0.5 [0.4, 0.6], n = 14, 95 %") == (
+        "score 0.5 [0.4,\u00a00.6], n\u00a0=\u00a014, 95\u00a0%"
+    )
