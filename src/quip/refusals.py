@@ -1,0 +1,67 @@
+"""Texts that are no paraphrase at all: refusals, safety warnings, echoes of the prompt. Pure.
+
+A pattern that the literal itself holds is no sign: there it is what was to be paraphrased.
+"""
+
+from __future__ import annotations
+
+import re
+
+UNABLE = (
+    r"\b(?:can ?not|can't|could(?: not|n't)|will not|won't|unable to|not able to|not comfortable"
+    r"|(?:must|have to) decline to)\b"
+)
+MAKE = r"\b(?:generat|provid|creat|writ|mak|produc|paraphras|rephras|rewrit|turn)\w*\b"
+WORK = (
+    r"\b(?:requests?|content|paraphras\w+|humou?rous|jokes? (?:about|of|out of)|fun of|light of"
+    r"|this sentence)\b"
+)
+OURS = r"(?:this|that|your|such)"
+REFUSAL = re.compile(
+    r"\bas an? (?:ai|artificial|(?:large )?language model)\b"
+    rf"|{UNABLE}.{{0,30}}?\b(?:assist|help)(?: you)? with {OURS}\b"
+    rf"|{UNABLE}.{{0,30}}?\b(?:fulfil\w*|comply with) {OURS}\b"
+    rf"|{UNABLE}.{{0,30}}?{MAKE}.{{0,50}}?{WORK}"
+    rf"|{UNABLE} (?:joke about|paraphrase) {OURS}\b",
+    re.IGNORECASE,
+)
+SAFETY_WARNING = re.compile(
+    r"\bit(?:'s| is) (?:important|crucial|essential|vital) to (?:note|remember|recogni[sz]e"
+    r"|acknowledge|approach|treat|be (?:respectful|mindful|sensitive))\b"
+    r"|\b(?:not|never|in) ?(?:appropriate|okay|ok|acceptable)"
+    r" to (?:joke|make (?:light|fun|jokes))\b"
+    r"|\b(?:serious|sensitive) (?:matter|topic|subject|issue)s?\b.{0,60}\b(?:jok|humou?r|respect)"
+    r"|\b(?:offensive|harmful|disrespectful|insensitive|inappropriate)"
+    r" (?:content|jokes?|humou?r|language)\b"
+    r"|\b(?:seek|consult|reach out to)\b.{0,30}\b(?:professional|therapist|hotline|counsel\w*)\b"
+    r"|\bplease (?:note|remember|be aware) that (?:this|these|humou?r|jokes?|such)\b",
+    re.IGNORECASE,
+)
+INSTRUCTION = re.compile(
+    r"\s*(?:literal|sentence|input|original|task|instructions?|rules?|user|assistant|system)\s*:"
+    r"|\bexactly the same meaning\b|\bhumou?rous paraphrases?\b|\bnumbered list\b",
+    re.IGNORECASE,
+)
+
+
+def refuses(text: str, literal: str) -> bool:
+    """Whether `text` declines to paraphrase `literal`."""
+    return says(REFUSAL, text, literal)
+
+
+def warns(text: str, literal: str) -> bool:
+    """Whether `text` lectures on `literal` instead of paraphrasing it."""
+    return says(SAFETY_WARNING, text, literal)
+
+
+def echoes_instructions(text: str, literal: str) -> bool:
+    """Whether `text` repeats the words of a prompt."""
+    return says(INSTRUCTION, text, literal)
+
+
+def says(pattern: re.Pattern[str], text: str, literal: str) -> bool:
+    return bool(pattern.search(straight(text))) and not pattern.search(straight(literal))
+
+
+def straight(text: str) -> str:
+    return text.replace("\u2019", "'")

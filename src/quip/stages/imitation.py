@@ -1,0 +1,218 @@
+"""imitation: raw teacher replies -> what the student imitates, and what it is measured against.
+
+    python -m quip.stages.imitation --replies FILE --out data/imitation --metrics FILE
+
+Training inputs give pairs.jsonl, at most `per_input` paraphrases each; val, test and ood inputs
+give references.jsonl with all that survive. Every paraphrase that is left out is counted by its
+reason: parsed = kept_pairs + reference_paraphrases + all of `dropped`. The paper discards refusals
+and safety warnings only (section "Teacher"); the other reasons are for weaker teachers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+from rapidfuzz import fuzz
+
+from quip import params, stage
+from quip.drops import Drops
+from quip.errors import DataError
+from quip.language import is_english
+from quip.params import Section
+from quip.parsing import parse_reply
+from quip.records import (
+    Exemplar,
+    Reference,
+    Reply,
+    TrainingPair,
+    read_rows,
+    write_json,
+    write_rows,
+)
+from quip.refusals import echoes_instructions, refuses, warns
+from quip.texts import fold, words
+
+OPENING = 200  # characters of a reply in which a refusal of the whole stands
+
+
+class Params(Section):
+    per_input: int = Field(ge=1)
+    min_words: int = Field(ge=1)
+    max_words: int = Field(ge=1)
+    copy_ratio: float = Field(gt=0, le=100)
+    max_drop_share: float = Field(ge=0, le=1)
+
+
+@dataclass
+class Taught:
+    """What the teacher gave for one input. `seen` holds the folds of `kept`."""
+
+    reply: Reply
+    kept: list[str] = field(default_factory=list)
+    seen: set[str] = field(default_factory=set)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = stage.arguments(__doc__, argv, "replies", "out", "metrics", exemplars="")
+    settings = params.load("imitation", Params)
+    replies = read_rows(args.replies, Reply)
+    echoes = folds_of(read_rows(args.exemplars, Exemplar)) if args.exemplars else frozenset()
+    drops, unparsed = Drops(), Drops()
+    inputs: dict[str, Taught] = {}
+    parsed = 0
+    for reply in replies:
+        taught = inputs.setdefault(reply.input, Taught(reply))
+        parsed += take(reply, taught, settings, echoes, drops, unparsed)
+    pairs = pairs_of(inputs.values(), settings.per_input, drops)
+    references = references_of(inputs.values())
+    metrics = measure(len(replies), parsed, inputs.values(), pairs, references, drops, unparsed)
+    summarise(metrics, drops, unparsed)
+    refuse_too_few(list(inputs.values()), pairs, drops, settings)
+    write_rows(Path(args.out) / "pairs.jsonl", pairs)
+    write_rows(Path(args.out) / "references.jsonl", references)
+    write_json(args.metrics, metrics)
+
+
+def folds_of(exemplars: Iterable[Exemplar]) -> frozenset[str]:
+    """The folded texts of the worked examples in the teacher's prompt."""
+    return frozenset(
+        fold(text)
+        for row in exemplars
+        for text in [row.literal, *(p.text for p in row.paraphrases)]
+    )
+
+
+def take(
+    reply: Reply,
+    taught: Taught,
+    settings: Params,
+    echoes: frozenset[str],
+    drops: Drops,
+    unparsed: Drops,
+) -> int:
+    """Add what is good in `reply` to `taught`, count the others; returns how many were parsed."""
+    found = parse_reply(reply.text, reply.finish_reason)
+    whole = parse_reply(reply.text, "stop")
+    if not whole:
+        unparsed.add("unparsed", reply.text or "(empty reply)")
+    if len(whole) > len(found):
+        drops.add("truncated", whole[-1], len(whole) - len(found))
+    refused = refuses(reply.text[:OPENING], reply.literal)
+    for text in found:
+        fault = "refusal" if refused else None
+        fault = fault or drop_reason(text, reply.literal, taught.seen, settings, echoes)
+        if fault:
+            drops.add(fault, text)
+        else:
+            taught.kept.append(text)
+            taught.seen.add(fold(text))
+    return len(whole)
+
+
+def drop_reason(
+    paraphrase: str,
+    literal: str,
+    seen: set[str],
+    settings: Params,
+    echoes: frozenset[str] = frozenset(),
+) -> str | None:
+    """Why `paraphrase` is not used, or None. `seen` and `echoes` are folded texts."""
+    folded = fold(paraphrase)
+    if refuses(paraphrase, literal):
+        return "refusal"
+    if warns(paraphrase, literal):
+        return "safety_warning"
+    if fuzz.ratio(folded, fold(literal)) >= settings.copy_ratio:
+        return "copy"
+    if folded in echoes or echoes_instructions(paraphrase, literal):
+        return "prompt_echo"
+    if folded in seen:
+        return "duplicate"
+    if not is_english(paraphrase):
+        return "wrong_language"
+    if words(paraphrase) < settings.min_words:
+        return "too_short"
+    return "too_long" if words(paraphrase) > settings.max_words else None
+
+
+def pairs_of(inputs: Iterable[Taught], per_input: int, drops: Drops) -> list[TrainingPair]:
+    """At most `per_input` pairs of each training input, in the teacher's order."""
+    pairs = []
+    for taught in inputs:
+        if taught.reply.split == "train":
+            for text in taught.kept[per_input:]:
+                drops.add("over_per_input", text)
+            pairs += [as_pair(taught.reply, text) for text in taught.kept[:per_input]]
+    return pairs
+
+
+def as_pair(reply: Reply, text: str) -> TrainingPair:
+    return TrainingPair(input=reply.input, literal=reply.literal, paraphrase=text)
+
+
+def references_of(inputs: Iterable[Taught]) -> list[Reference]:
+    return [
+        Reference(
+            input=taught.reply.input,
+            split=taught.reply.split,
+            literal=taught.reply.literal,
+            paraphrases=taught.kept,
+        )
+        for taught in inputs
+        if taught.reply.split != "train" and taught.kept
+    ]
+
+
+def measure(
+    asked: int,
+    parsed: int,
+    inputs: Iterable[Taught],
+    pairs: list[TrainingPair],
+    references: list[Reference],
+    drops: Drops,
+    unparsed: Drops,
+) -> dict[str, Any]:
+    """`asked` and `unparsed` count replies; `parsed`, `kept_pairs`, `reference_paraphrases` and
+    `dropped` paraphrases; `references`, `inputs_without_any` and `no_reference` inputs."""
+    without = [taught.reply.split for taught in inputs if not taught.kept]
+    return {
+        "asked": asked,
+        "unparsed": sum(unparsed.counts().values()),
+        "parsed": parsed,
+        "kept_pairs": len(pairs),
+        "references": len(references),
+        "reference_paraphrases": sum(len(row.paraphrases) for row in references),
+        "inputs_without_any": len(without),
+        "no_reference": sum(split != "train" for split in without),
+        "dropped": drops.counts(),
+    }
+
+
+def summarise(metrics: dict[str, Any], drops: Drops, unparsed: Drops) -> None:
+    counts = {key: value for key, value in metrics.items() if isinstance(value, int)}
+    stage.say("imitation", counts, unparsed.first)
+    stage.say("imitation: dropped", drops.counts() or {"nothing": 0}, drops.first)
+
+
+def refuse_too_few(
+    inputs: list[Taught], pairs: list[TrainingPair], drops: Drops, settings: Params
+) -> None:
+    lost = [taught.reply for taught in inputs if not taught.kept]
+    share = len(lost) / len(inputs)
+    advice = "Look at prompts/teacher.txt and at the section teacher of params.yaml."
+    if share > settings.max_drop_share:
+        raise DataError(
+            f"{len(lost)} of {len(inputs)} inputs got no usable paraphrase ({share:.1%}, limit "
+            f"{settings.max_drop_share:.1%}). Dropped paraphrases: {drops}. First: input "
+            f"{lost[0].input}: {lost[0].text[:120]!r}. {advice}"
+        )
+    if not pairs:
+        raise DataError(f"no training pair is left (dropped: {drops}). {advice}")
+
+
+if __name__ == "__main__":
+    stage.run(main)
