@@ -205,7 +205,7 @@ def reliability(name: str, bins: Sequence[tuple[float, float, float, float, int]
             axes.annotate(
                 f"{count}",
                 (confidence, high),
-                (0, 3),
+                (0, 5),
                 textcoords="offset points",
                 ha="center",
                 fontsize=8,
