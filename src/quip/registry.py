@@ -1,0 +1,164 @@
+"""The registered model: one version per trained student, found again by the hash of its weights.
+
+Everything goes through `tracking`; calling any of it twice changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from quip.tracking import Point, Store, clean, current, log_points, now_ms
+
+MODEL_CODE = Path(__file__).with_name("serving_model.py")
+REQUIREMENTS = ("mlflow", "torch", "transformers", "safetensors")
+HASH_TAG = "quip.model_sha256"
+OPTIONS: dict[str, int | float] = {
+    "num_return_sequences": 1,
+    "temperature": 0.0,
+    "top_p": 0.95,
+    "seed": 0,
+    "max_new_tokens": 40,
+    "num_beams": 4,
+}
+"""What a caller of the served model may set (see `speak.paraphrases`), and what holds otherwise."""
+
+
+@dataclass(frozen=True)
+class Student:
+    """A trained student on disk: its arm, its folder, the run that made it, its digest."""
+
+    arm: str
+    folder: Path
+    run_id: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of the registered model. `model` is the id of the logged model behind it."""
+
+    number: str
+    run_id: str
+    model: str
+
+
+def register(
+    store: Store, name: str, student: Student, options: Mapping[str, int | float]
+) -> Version:
+    """The version of `name` that holds these weights, made in their training run if need be.
+
+    `options` are the defaults of serving. MLflow copies the folder into its artifact store, so
+    that a version outlives DVC's workspace: one more copy on disk (540 MB for a 135M student in
+    float32). There is no way to link instead.
+    """
+    found = find(store, name, student)
+    if found is not None:
+        return found
+    model = log_model(store, student, options)
+    if not store.client.search_registered_models(f"name = '{name}'"):
+        store.client.create_registered_model(name)
+    # The registry looks the model up at MLflow's global address, whatever the client's is.
+    with current(store):
+        made = store.client.create_model_version(
+            name,
+            f"models:/{model}",
+            student.run_id,
+            {"arm": student.arm, HASH_TAG: student.sha256},
+            model_id=model,
+        )
+    return Version(str(made.version), student.run_id, model)
+
+
+def find(store: Store, name: str, student: Student) -> Version | None:
+    """The newest version of this arm with these weights whose files are still where they were
+    put (addresses are absolute: a checkout that was moved has lost them)."""
+    newest_first = ["version_number DESC"]
+    for version in store.client.search_model_versions(f"name = '{name}'", order_by=newest_first):
+        same = (version.tags.get("arm"), version.tags.get(HASH_TAG)) == (
+            student.arm,
+            student.sha256,
+        )
+        if same and files_exist(store.client.get_model_version_download_uri(name, version.version)):
+            return Version(str(version.version), version.run_id, version.source.rpartition("/")[2])
+    return None
+
+
+def files_exist(uri: str) -> bool:
+    """False only for a folder of this machine that is gone; what a server holds is believed."""
+    parts = urlsplit(uri)
+    return parts.scheme != "file" or (Path(unquote(parts.path)) / "MLmodel").is_file()
+
+
+def log_model(store: Store, student: Student, options: Mapping[str, int | float]) -> str:
+    """Log the model folder with its serving code into the run; returns the logged model's id."""
+    run = store.client.get_run(student.run_id)
+    with current(store) as mlflow, mlflow.start_run(run_id=student.run_id):
+        info = mlflow.pyfunc.log_model(
+            name=student.arm,
+            python_model=str(MODEL_CODE),
+            artifacts={"model": str(student.folder.resolve())},
+            # Left to itself MLflow imports everything to find out, and stumbles (torchvision).
+            pip_requirements=requirements(),
+        )
+        # The type hints give the inputs and outputs; the options can only be added afterwards.
+        mlflow.models.set_signature(info.model_uri, signature(options))
+    # Logging opened the run again; its duration is that of the training.
+    store.client.set_terminated(student.run_id, "FINISHED", run.info.end_time)
+    return str(info.model_id)
+
+
+def requirements() -> list[str]:
+    return [f"{package}=={installed(package).partition('+')[0]}" for package in REQUIREMENTS]
+
+
+def serving_options(sections: Mapping[str, Any]) -> dict[str, int | float]:
+    """OPTIONS with the settings under which the student was judged, from section `respond`."""
+    judged = sections.get("respond") or {}
+    return {key: judged.get(key, value) for key, value in OPTIONS.items()}
+
+
+def signature(options: Mapping[str, int | float]) -> Any:
+    """list[str] -> list[str], with `options` as parameters and their defaults."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+
+    kinds = {int: "long", float: "double"}
+    entries = [ParamSpec(key, kinds[type(value)], value) for key, value in options.items()]
+    texts = Schema([ColSpec("string")])
+    return ModelSignature(texts, texts, ParamSchema(entries))
+
+
+def set_tags(store: Store, name: str, version: Version, tags: Mapping[str, str]) -> None:
+    for key, value in tags.items():
+        store.client.set_model_version_tag(name, version.number, key, clean(value))
+
+
+def set_aliases(store: Store, name: str, aliases: Mapping[str, Version | None]) -> None:
+    """Point each alias to its version; None takes the alias away."""
+    for alias, version in aliases.items():
+        if version is None:
+            store.client.delete_registered_model_alias(name, alias)
+        else:
+            store.client.set_registered_model_alias(name, alias, version.number)
+
+
+def log_results(store: Store, version: Version, values: Mapping[str, float]) -> None:
+    """Log final figures on the run and on the model behind the version, once each."""
+    known = store.client.get_run(version.run_id).data.metrics
+    new = {key: value for key, value in values.items() if known.get(key) != value}
+    points = [Point(key, value, 0, now_ms(), version.model) for key, value in new.items()]
+    log_points(store, version.run_id, points)
+
+
+def champion(store: Store, name: str) -> str | None:
+    """`models:/NAME@champion` when the registry has one whose files are there, else None."""
+    for model in store.client.search_registered_models(f"name = '{name}'"):
+        number = model.aliases.get("champion")
+        if number and files_exist(store.client.get_model_version_download_uri(name, number)):
+            return f"models:/{name}@champion"
+    return None

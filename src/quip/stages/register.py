@@ -1,0 +1,168 @@
+"""register: every trained student as a version of one model in MLflow, the best one as champion.
+
+The champion is the arm with the best score on test by the first judge (of equals the earlier in
+`arms`), the challenger the second best.
+
+Works from files alone, so stages that DVC skipped, restored or pulled are registered like those
+that ran here; a run that the tracking store does not have is filled in. Running it again with the
+same weights changes nothing.
+
+    python -m quip.stages.register --models DIR --metrics DIR --runs DIR --curves DIR \\
+        --report FILE --out FILE
+"""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from quip import registry, stage, tracking
+from quip.errors import DataError, ParamsError
+from quip.lineage import git_commit, locked_outputs, model_digest
+from quip.params import Section, load, read_params
+from quip.records import write_json
+from quip.registry import Student, Version, serving_options
+
+SPLIT = "test"
+INPUTS = ("data/prepared", "data/imitation/pairs.jsonl", "data/preferences.jsonl")
+
+
+class Params(Section):
+    name: str
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = stage.arguments(__doc__, argv, "models", "metrics", "runs", "curves", "report", "out")
+    params, sections = load("register", Params), read_params()
+    arms = read_arms(sections)
+    wtr = read_json(Path(args.metrics, "wtr.json"))
+    critic = read_json(Path(args.metrics, "critic.json"))
+    ranking = ranked(arms, wtr)
+    digests = {arm: checked_digest(args, arm) for arm in arms}
+    # Two experiments that end at once would otherwise both find no version and make one each.
+    with FileLock(stage.state("register.lock")), tracking.required() as store:
+        versions = {}
+        for arm in arms:
+            student = Student(arm, Path(args.models, arm), run_of(args, arm), digests[arm])
+            version = registry.register(store, params.name, student, serving_options(sections))
+            registry.set_tags(store, params.name, version, tags(arm, wtr, critic))
+            registry.log_results(store, version, results(arm, wtr, critic))
+            store.client.log_artifact(version.run_id, args.report)
+            versions[arm] = version
+        aliases = chosen(ranking, versions)
+        registry.set_aliases(store, params.name, aliases)
+    entries = {arm: entry(versions[arm], digests[arm], aliases) for arm in arms}
+    write_json(args.out, entries)
+    print(f"register: {params.name} {'; '.join(told(arm, entries[arm]) for arm in arms)}")
+
+
+def told(arm: str, entry: Mapping[str, Any]) -> str:
+    return " ".join([f"version {entry['version']} is {arm}", *entry["aliases"]])
+
+
+def read_arms(sections: Mapping[str, Any]) -> list[str]:
+    arms = sections.get("arms")
+    if not isinstance(arms, list) or not arms or not all(isinstance(arm, str) for arm in arms):
+        raise ParamsError(f"params.yaml: key 'arms' is {arms!r}: expected a list of arm names.")
+    return arms
+
+
+def read_json(path: Path) -> Any:
+    """A metrics document. Raises DataError with line and column."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise DataError(f"{path}: no such file. Run `dvc repro` (or `dvc pull`).") from None
+    except json.JSONDecodeError as error:
+        where = f"{path}, line {error.lineno}, column {error.colno}"
+        raise DataError(f"{where}: not JSON ({error.msg}). Run `dvc repro`.") from None
+
+
+def first_judge(arm: str, wtr: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """The first judge's name and its figures of one arm on the test split."""
+    try:
+        return next(iter(wtr["arms"][arm][SPLIT].items()))
+    except (KeyError, StopIteration):
+        raise DataError(
+            f"wtr.json: no {SPLIT} verdicts on arm '{arm}'. Run `dvc repro evaluate`."
+        ) from None
+
+
+def ranked(arms: Sequence[str], wtr: Mapping[str, Any]) -> list[str]:
+    """Arms by test score under the first judge, best first; of equals the earlier arm."""
+    return sorted(arms, key=lambda arm: -first_judge(arm, wtr)[1]["score"])
+
+
+def checked_digest(args: Namespace, arm: str) -> str:
+    """The digest of models/<arm>. Raises DataError when its training run made other weights."""
+    digest = model_digest(Path(args.models, arm))
+    pointer = Path(args.runs, f"{arm}.json")
+    if tracking.read_pointer(pointer)["model_sha256"] != digest:
+        raise DataError(
+            f"{Path(args.models, arm)}: not the weights that {pointer} names. Run `dvc repro` (or "
+            "`dvc checkout`) so that both come from one training."
+        )
+    return digest
+
+
+def run_of(args: Namespace, arm: str) -> str:
+    """The training run of the arm, complete, made from the files where the store has none."""
+    file = Path(args.runs, f"{arm}.json")
+    pointer = tracking.read_pointer(file)
+    curve = Path(args.curves, f"{arm}.csv")
+    return tracking.backfill(pointer["stage"], curve, pointer["params"], file)
+
+
+def tags(arm: str, wtr: Mapping[str, Any], critic: Mapping[str, Any]) -> dict[str, str]:
+    """What one wants to know of a version without opening anything else."""
+    judge, figures = first_judge(arm, wtr)
+    low, high = figures["score_ci95"]
+    locked = locked_outputs()
+    hashes = {f"dvc.{path}": locked[path]["md5"] for path in INPUTS if path in locked}
+    return {
+        "arm": arm,
+        "wtr": f"{figures['wtr']:.3f}",
+        "score": f"{figures['score']:.3f}",
+        "score_ci95": f"{low:.3f} to {high:.3f}",
+        "judge": judge,
+        "n": str(figures["n"]),
+        "critic.agreement": f"{critic['agreement']:.3f}",
+        **hashes,
+        **({"git.commit": commit} if (commit := git_commit()) else {}),
+    }
+
+
+def results(arm: str, wtr: Mapping[str, Any], critic: Mapping[str, Any]) -> dict[str, float]:
+    """The few figures worth a column in MLflow: `test.score.embedded`, `critic.agreement`, ..."""
+    values = {
+        f"{split}.{key}.{judge}": figures[key]
+        for split, judges in wtr["arms"][arm].items()
+        for judge, figures in judges.items()
+        for key in ("wtr", "score")
+    }
+    trust = {f"critic.{key}": critic.get(key) for key in ("agreement", "position_bias")}
+    found = {**values, **trust}
+    return {key: float(value) for key, value in found.items() if value is not None}
+
+
+def chosen(ranking: Sequence[str], versions: Mapping[str, Version]) -> dict[str, Version | None]:
+    second = versions[ranking[1]] if len(ranking) > 1 else None
+    return {"champion": versions[ranking[0]], "challenger": second}
+
+
+def entry(version: Version, digest: str, aliases: Mapping[str, Version | None]) -> dict[str, Any]:
+    return {
+        "version": int(version.number),
+        "run_id": version.run_id,
+        "model_sha256": digest,
+        "aliases": [alias for alias, holder in aliases.items() if holder == version],
+    }
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,347 @@
+"""tracking: the live run, the store under the main checkout, and runs made from files alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quip import tracking
+from quip.errors import DataError
+
+CURVE = "step,loss,eval_loss\n1,2.0,\n2,1.5,1.7\n3,1.0,\n"
+
+
+def stored(run_id: str) -> Any:
+    return tracking.connect().client.get_run(run_id)
+
+
+def history(run_id: str, key: str) -> list[tuple[int, float]]:
+    found = tracking.connect().client.get_metric_history(run_id, key)
+    return sorted((metric.step, metric.value) for metric in found)
+
+
+def write_pointer(run_id: str | None = "", sha: str = "abc", **more: Any) -> Path:
+    path = Path("dpo.json")
+    fields = {"run_id": run_id, "stage": "align@dpo", "model_sha256": sha, "seconds": 90, **more}
+    path.write_text(json.dumps(fields))
+    return path
+
+
+def write_curve(text: str = CURVE) -> Path:
+    path = Path("dpo.csv")
+    path.write_text(text)
+    return path
+
+
+def backfill() -> str:
+    return tracking.backfill("align@dpo", write_curve(), {"beta": 0.1}, Path("dpo.json"))
+
+
+# ---- the live run
+
+
+def test_importing_tracking_does_not_import_mlflow() -> None:
+    code = "import sys, quip.tracking; sys.exit('mlflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_run_holds_its_name_params_curve_tags_and_data(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_EXP_NAME", "bumpy-cat")
+    monkeypatch.setenv("DVC_EXP_BASELINE_REV", "f00")
+    Path("pairs.jsonl").write_text("hello\n")
+    with tracking.run("align@dpo", {"beta": 0.1}, {"train": Path("pairs.jsonl")}) as run:
+        run.log(1, {"loss": 2.0, "reward_margin": 0.0})
+        run.log(2, {"loss": 1.0})
+    found = stored(run.id)
+    assert (found.info.run_name, found.info.status) == ("align@dpo", "FINISHED")
+    assert found.data.params == {"beta": "0.1"}
+    assert history(run.id, "loss") == [(1, 2.0), (2, 1.0)]
+    assert found.data.tags["quip.stage"] == "align@dpo"
+    assert found.data.tags["dvc.exp.name"] == "bumpy-cat"
+    assert found.data.tags["dvc.exp.baseline"] == "f00"
+    (used,) = found.inputs.dataset_inputs
+    assert (used.dataset.name, used.tags[0].value) == ("pairs.jsonl", "train")
+    assert used.dataset.digest == "b1946ac92492d2347c6235b4d2611184"
+
+
+def test_the_commit_is_a_tag_in_a_git_checkout(checkout: Path) -> None:
+    git = ["git", "-c", "user.name=n", "-c", "user.email=e@example.org"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    with tracking.run("sft", {}, {}) as run:
+        pass
+    assert stored(run.id).data.tags["git.commit"] == head.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(ValueError, "FAILED"), (SystemExit, "FAILED"), (KeyboardInterrupt, "KILLED")],
+)
+def test_an_exception_marks_the_run_and_is_passed_on(
+    checkout: Path, error: type[BaseException], status: str
+) -> None:
+    runs = []
+
+    def training() -> None:
+        with tracking.run("sft", {}, {}) as run:
+            runs.append(run.id)
+            run.log(1, {"loss": 1.0})
+            raise error
+
+    with pytest.raises(error):
+        training()
+    assert stored(runs[0]).info.status == status
+    assert history(runs[0], "loss") == [(1, 1.0)]
+
+
+def test_a_run_that_kill_9_left_open_is_closed_by_the_next_one(checkout: Path) -> None:
+    code = (
+        "import os; from quip import tracking\n"
+        "with tracking.run('sft', {}, {}) as run:\n"
+        "    print(run.id, flush=True)\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    killed = done.stdout.strip()
+    assert stored(killed).info.status == "RUNNING"
+    with tracking.run("sft", {}, {}), tracking.run("sft", {}, {}) as other:
+        pass
+    assert stored(killed).info.status == "KILLED"
+    assert stored(other.id).info.status == "FINISHED"
+
+
+def test_points_are_sent_in_batches_and_none_is_lost(checkout: Path) -> None:
+    with tracking.run("sft", {}, {}) as run:
+        for step in range(1200):
+            run.log(step, {"loss": float(step)})
+        assert len(history(run.id, "loss")) < 1200
+    assert len(history(run.id, "loss")) == 1200
+
+
+# ---- a store that cannot be used
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "no-such-scheme://x"])
+def test_training_goes_on_without_a_store(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], uri: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with tracking.run("sft", {"epochs": 1}, {}) as run:
+        run.log(1, {"loss": 1.0})
+    assert run.id == ""
+    said = capsys.readouterr().err.splitlines()
+    assert len([line for line in said if line.startswith("MLflow could not be used")]) == 1
+
+
+def test_training_goes_on_with_a_damaged_database(
+    checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("mlflow.db").write_text("this is not a database " * 100)
+    with tracking.run("sft", {}, {}) as run:
+        run.log(1, {"loss": 1.0})
+    assert run.id == ""
+    assert "Training goes on" in capsys.readouterr().err
+
+
+class Flaky:
+    """A client whose first call fails."""
+
+    def __init__(self) -> None:
+        self.failures, self.sent = 1, []  # type: ignore[var-annotated]
+
+    def log_batch(self, run_id: str, metrics: list[Any]) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise ConnectionError("gone")
+        self.sent += metrics
+
+
+def test_points_that_could_not_be_sent_are_sent_later(capsys: pytest.CaptureFixture[str]) -> None:
+    client = Flaky()
+    run = tracking.Run("id", tracking.Store(client, "1", "uri"))
+    run.log(1, {"loss": 2.0})
+    assert run.next_flush > 0
+    run.flush()
+    assert [(m.step, m.value) for m in client.sent] == [(1, 2.0)]
+    assert capsys.readouterr().err.count("MLflow could not be used (gone)") == 1
+
+
+# ---- where the store lies
+
+
+def test_four_processes_at_once_on_a_fresh_folder_all_succeed(tmp_path: Path) -> None:
+    code = "from quip import tracking\nwith tracking.run('sft', {}, {}) as run: print(run.id)"
+    environment = {
+        k: v for k, v in os.environ.items() if k not in ("MLFLOW_TRACKING_URI", "DVC_ROOT")
+    }
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            cwd=tmp_path,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    ended = [process.communicate() for process in started]
+    assert [process.returncode for process in started] == [0] * 4, ended
+    assert len({out.strip() for out, _ in ended} - {""}) == 4, ended
+    with sqlite3.connect(tmp_path / "mlflow.db") as rows:
+        assert rows.execute("select count(*) from runs where status = 'FINISHED'").fetchone() == (
+            4,
+        )
+        assert rows.execute("select count(*) from experiments where name = 'quip'").fetchone() == (
+            1,
+        )
+
+
+def test_a_temporary_experiment_folder_writes_to_the_main_checkout(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    temporary = tmp_path / "exps" / "tmp1"
+    temporary.mkdir(parents=True)
+    monkeypatch.chdir(temporary)
+    monkeypatch.setenv("DVC_ROOT", str(checkout))
+    with tracking.run("sft", {}, {}) as run:
+        Path("page.html").write_text("<p>")
+        tracking.connect().client.log_artifact(run.id, "page.html")
+    assert (checkout / "mlruns" / run.id / "artifacts" / "page.html").is_file()
+    assert sorted(path.name for path in temporary.iterdir()) == ["page.html"]
+
+
+def test_a_relative_database_is_the_same_one_from_every_folder(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(checkout))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    (checkout / "sub").mkdir()
+    monkeypatch.chdir(checkout / "sub")
+    assert tracking.store_uri() == f"sqlite:///{checkout}/mlflow.db"
+
+
+def test_a_moved_checkout_starts_a_new_experiment_with_artifacts_of_its_own(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = tracking.connect().experiment
+    moved = checkout.with_name("moved")
+    shutil.copytree(checkout, moved)
+    monkeypatch.chdir(moved)
+    store = tracking.connect()
+    assert store.experiment != first
+    location = store.client.get_experiment(store.experiment).artifact_location
+    assert location == (moved / "mlruns").as_uri()
+    assert tracking.connect().experiment == store.experiment
+
+
+def test_the_global_address_of_mlflow_is_left_as_it_was(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tracking.current(tracking.connect()) as mlflow:
+        assert mlflow.get_tracking_uri() == tracking.default_uri()
+    assert "MLFLOW_TRACKING_URI" not in os.environ
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///other.db")
+    with tracking.current(tracking.Store(None, "1", "sqlite:///x.db")):
+        pass
+    assert os.environ["MLFLOW_TRACKING_URI"] == "sqlite:///other.db"
+
+
+def test_no_secret_of_the_environment_reaches_the_store(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = {"OPENAI_API_KEY": "sk-1234567890abcdef", "HF_TOKEN": "hf_abcdefghijkl"}
+    for name, value in secrets.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("DVC_EXP_NAME", "with-hf_abcdefghijkl")
+    params = {"base_url": "https://user:hunter22@example.org/v1?key=sk-1234567890abcdef"}
+    with tracking.run("sft", params, {}) as run:
+        run.log(1, {"loss": 1.0})
+    assert stored(run.id).data.params["base_url"] == "https://***@example.org/v1?key=***"
+    dump = Path("mlflow.db").read_bytes()
+    for secret in [*secrets.values(), "hunter22"]:
+        assert secret.encode() not in dump
+
+
+# ---- runs from files alone
+
+
+def test_backfill_makes_a_run_from_files_and_finds_it_again(checkout: Path) -> None:
+    write_pointer(run_id="ffff0000", sha="abc")
+    made = backfill()
+    found = stored(made)
+    assert (found.info.run_name, found.info.status) == ("align@dpo", "FINISHED")
+    assert found.data.params == {"beta": "0.1"}
+    assert history(made, "loss") == [(1, 2.0), (2, 1.5), (3, 1.0)]
+    assert history(made, "eval_loss") == [(2, 1.7)]
+    assert 89_000 <= found.info.end_time - found.info.start_time <= 120_000
+    assert backfill() == made
+    assert len(history(made, "loss")) == 3
+
+
+def test_backfill_completes_the_live_run_and_makes_no_other(checkout: Path) -> None:
+    with tracking.run("align@dpo", {}, {}) as run:
+        run.log(1, {"loss": 2.0})
+    write_pointer(run_id=run.id)
+    ended = stored(run.id).info.end_time
+    assert backfill() == run.id
+    assert history(run.id, "loss") == [(1, 2.0), (2, 1.5), (3, 1.0)]
+    assert stored(run.id).data.tags["quip.model_sha256"] == "abc"
+    assert stored(run.id).info.end_time == ended
+
+
+def test_backfill_closes_a_run_that_lost_its_store_half_way(checkout: Path) -> None:
+    store = tracking.connect()
+    open_run = tracking.create_run(store, "align@dpo", {}, {})
+    write_pointer(run_id=open_run)
+    assert backfill() == open_run
+    assert stored(open_run).info.status == "FINISHED"
+
+
+def test_equal_weights_of_another_stage_are_another_run(checkout: Path) -> None:
+    pointer = write_pointer()
+    first = tracking.backfill("sft", write_curve(), {}, pointer)
+    assert tracking.backfill("align@dpo", write_curve(), {}, pointer) != first
+
+
+def test_backfill_without_a_store_says_so_in_one_line(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    write_pointer()
+    with pytest.raises(tracking.TrackingError, match="could not be used") as caught:
+        backfill()
+    assert caught.value.exit_code == 3
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("step,loss\n1,2.0\n2,many\n", r"dpo\.csv, line 3: not a row of a curve"),
+        ("loss\n1\n", r"dpo\.csv, line 2: not a row of a curve"),
+    ],
+)
+def test_a_malformed_curve_is_named_by_line(checkout: Path, text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        tracking.read_curve(write_curve(text))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"run_id": "x"}'])
+def test_a_malformed_run_file_is_refused(checkout: Path, text: str) -> None:
+    Path("dpo.json").write_text(text)
+    with pytest.raises(DataError, match=r"dpo\.json: expected a JSON object with run_id"):
+        tracking.read_pointer(Path("dpo.json"))
