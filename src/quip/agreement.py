@@ -1,0 +1,92 @@
+"""How far a critic agrees with gold pairs, and how its choice depends on position and length.
+
+Pure arithmetic. Definitions (the paper's table 1 leaves the last two open; these are ours):
+
+agreement      share of readable pairs whose better text the critic prefers (preference > 1/2 of
+               better over worse; exactly 1/2 counts one half)
+position bias  share of readable pairs whose named choice changes with the order
+length bias    share of readable pairs in which the better text is the shorter one (in words) and
+               the critic prefers the longer
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from quip.errors import DataError
+from quip.preference import Debias, flipped, of
+from quip.records import Critique, GoldPair
+
+
+def agreement(preference: float) -> float:
+    """1 when the better text is preferred, 0 when the worse, 1/2 when neither."""
+    return 1.0 if preference > 0.5 else 0.0 if preference < 0.5 else 0.5
+
+
+def interval(values: Sequence[float], resamples: int, seed: int) -> list[float]:
+    """95 % percentile bootstrap interval of the mean of `values` (one value an input)."""
+    numbers = np.asarray(values, dtype=float)
+    draws = np.random.default_rng(seed).integers(0, len(numbers), (resamples, len(numbers)))
+    low, high = np.percentile(numbers[draws].mean(axis=1), [2.5, 97.5])
+    return [round(float(low), 4), round(float(high), 4)]
+
+
+def audit_summary(
+    pairs: Sequence[GoldPair],
+    critiques: Sequence[Critique],
+    debias: Debias,
+    resamples: int,
+    seed: int,
+) -> dict[str, Any]:
+    """The content of critic.json. `critiques` answer `pairs` in order, better text as `a`.
+
+    Raises DataError when not one answer could be read.
+    """
+    read = [
+        (p, c, v) for p, c in zip(pairs, critiques, strict=True) if (v := of(c, debias)) is not None
+    ]
+    if not read:
+        raise DataError("audit: the critic gave no readable answer. Look at prompts/critic.txt.")
+    by_kind: dict[str, list[float]] = {}
+    for pair, _, value in read:
+        by_kind.setdefault(pair.kind, []).append(agreement(value))
+    scores = [score for group in by_kind.values() for score in group]
+    first = [
+        answer.p_first > 0.5
+        for _, c, _ in read
+        for answer in (c.forward, c.backward)
+        if answer.p_first is not None
+    ]
+    return {
+        "agreement": mean(scores),
+        "ci95": interval(scores, resamples, seed),
+        "position_bias": mean([float(bool(flipped(c.forward, c.backward))) for _, c, _ in read]),
+        "length_bias": mean([float(prefers_longer(p, v)) for p, _, v in read]),
+        "n": len(read),
+        "first_share": mean([float(value) for value in first]),
+        "unparsed": round(1 - len(read) / len(pairs), 4),
+        "unparsed_pairs": len(pairs) - len(read),
+        "sources": {
+            s: sum(c.forward.source == s for c in critiques)
+            for s in sorted({c.forward.source for c in critiques})
+        },
+        "by_kind": {
+            kind: {
+                "agreement": mean(group),
+                "n": len(group),
+                "ci95": interval(group, resamples, seed),
+            }
+            for kind, group in by_kind.items()
+        },
+    }
+
+
+def prefers_longer(pair: GoldPair, preference: float) -> bool:
+    return len(pair.better.split()) < len(pair.worse.split()) and preference < 0.5
+
+
+def mean(values: Sequence[float]) -> float:
+    return round(float(np.mean(values)), 4)
