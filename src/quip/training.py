@@ -1,0 +1,186 @@
+"""What the training stages share: TRL's arguments, the live curve, checkpoints, the saved model.
+
+TRL trains causal students, by supervised learning (SFTTrainer) and by DPO (DPOTrainer, the loss of
+Rafailov et al. 2023, equation 7).
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, set_seed
+
+from quip import stage, tracking
+from quip.params import Section
+from quip.records import atomic, write_json
+from quip.student import Lora, Precision, Student, digest, load, remove, save, use_bf16
+
+COLUMNS = {
+    "loss": "loss",
+    "eval_loss": "eval_loss",
+    "learning_rate": "learning_rate",
+    "mean_token_accuracy": "token_accuracy",
+    "rewards/accuracies": "reward_accuracy",
+    "rewards/margins": "reward_margin",
+    "logps/chosen": "logp_chosen",
+    "logps/rejected": "logp_rejected",
+}
+
+
+class Training(Section):
+    """Settings every training stage has."""
+
+    epochs: float
+    batch_size: int
+    learning_rate: float
+    warmup_ratio: float
+    max_length: int
+    seed: int
+    precision: Precision
+    lora: Lora | None
+
+
+class Curve(TrainerCallback):
+    """Collects the trainer's log lines and passes each on to the MLflow run as it comes."""
+
+    def __init__(self, run: tracking.Run) -> None:
+        self.run, self.rows = run, []  # type: ignore[var-annotated]
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        row = {COLUMNS[key]: float(value) for key, value in (logs or {}).items() if key in COLUMNS}
+        if row:
+            self.run.log(state.global_step, row)
+            self.rows.append({"step": state.global_step, **row})
+
+
+def arguments(params: Training, scratch: Path, rows: int) -> dict[str, Any]:
+    """The transformers.TrainingArguments that SFTConfig and DPOConfig have in common."""
+    cpu = not torch.cuda.is_available()
+    steps = max(1, round(rows / params.batch_size * params.epochs))
+    return {
+        "output_dir": str(scratch),
+        "num_train_epochs": params.epochs,
+        "per_device_train_batch_size": params.batch_size,
+        "per_device_eval_batch_size": params.batch_size,
+        "learning_rate": params.learning_rate,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": round(steps * params.warmup_ratio),
+        "max_length": params.max_length,
+        "seed": params.seed,
+        "data_seed": params.seed,
+        "bf16": use_bf16(params.precision),
+        "use_cpu": cpu,
+        "gradient_checkpointing": False,
+        "logging_steps": max(1, steps // 40),
+        "save_strategy": "epoch",
+        "save_total_limit": 1,
+        "report_to": "none",
+        "disable_tqdm": None,
+        "dataloader_pin_memory": not cpu,
+    }
+
+
+def peft_config(lora: Lora | None) -> Any:
+    if lora is None:
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+
+
+def train(
+    name: str,
+    make_trainer: Any,
+    params: Training,
+    base: str,
+    data: dict[str, Path],
+    rows: Sequence[Any],
+    out: Path,
+    curve: Path,
+    run_file: Path,
+    extra: dict[str, Any],
+) -> None:
+    """Train with TRL from `base` on `rows`, resuming after a kill; write model, curve and run.
+
+    `make_trainer(student, rows, arguments)` builds the TRL trainer. `extra` are the settings to
+    log beside those of `params`.
+    """
+    started = time.time()
+    scratch = scratch_folder(name, params, extra, base, data)
+    set_seed(params.seed)
+    student = load(base)
+    student.model.train()
+    settings = {**params.model_dump(exclude={"lora"}), **extra, "rows": len(rows)}
+    settings["lora_r"] = params.lora.r if params.lora else 0
+    with tracking.run(name, settings, data) as run:
+        trainer = make_trainer(student, rows, arguments(params, scratch, len(rows)))
+        recorder = Curve(run)
+        trainer.add_callback(recorder)
+        trainer.train(resume_from_checkpoint=last_checkpoint(scratch))
+        save(Student(trainer.accelerator.unwrap_model(trainer.model), student.tokenizer), out)
+        write_curve(curve, merged(trainer.state.log_history))
+        run_id = run.id
+    write_json(
+        run_file,
+        {
+            "run_id": run_id,
+            "stage": name,
+            "model_sha256": digest(out),
+            "seconds": round(time.time() - started, 1),
+            "params": settings,
+        },
+    )
+    if scratch.exists():
+        remove(scratch)
+
+
+def scratch_folder(
+    name: str, params: Training, extra: dict[str, Any], base: str, data: dict[str, Path]
+) -> Path:
+    """Where checkpoints go: local, outside DVC's outputs, named by all that determines them."""
+    total = hashlib.sha256(json.dumps([params.model_dump(), extra, str(base)]).encode())
+    for path in data.values():
+        total.update(Path(path).read_bytes())
+    if Path(base).is_dir():
+        total.update(digest(base).encode())
+    return stage.state("checkpoints", f"{name}-{total.hexdigest()[:16]}")
+
+
+def last_checkpoint(scratch: Path) -> str | None:
+    from transformers.trainer_utils import get_last_checkpoint
+
+    found = get_last_checkpoint(str(scratch)) if scratch.is_dir() else None
+    if found:
+        print(f"going on from {Path(found).name}")
+    return found
+
+
+def merged(history: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
+    """The trainer's log as one row a step with our column names (also across a resume)."""
+    rows: dict[int, dict[str, float]] = {}
+    for entry in history:
+        row = rows.setdefault(int(entry["step"]), {"step": int(entry["step"])})
+        row.update({COLUMNS[k]: float(v) for k, v in entry.items() if k in COLUMNS})
+    return [row for row in rows.values() if len(row) > 1]
+
+
+def write_curve(path: Path, rows: Sequence[dict[str, float]]) -> None:
+    names = [name for name in COLUMNS.values() if any(name in row for row in rows)]
+    with atomic(path) as handle:
+        writer = csv.DictWriter(handle, ["step", *names], lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({k: round(v, 6) for k, v in row.items()})
