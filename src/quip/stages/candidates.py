@@ -1,0 +1,68 @@
+"""candidates: the student's own attempts, k samples an input.
+
+Training inputs feed the critique; a few test inputs feed the best-of-n baseline.
+
+    python -m quip.stages.candidates --model models/sft --prepared data/prepared \
+        --out data/candidates.jsonl
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from quip import stage
+from quip.params import Section, load
+from quip.records import Candidate, LiteralText, Split, read_rows, write_rows
+from quip.student import Precision
+
+
+class Params(Section):
+    k: int
+    best_of: int
+    best_of_inputs: int
+    temperature: float
+    top_p: float
+    max_new_tokens: int
+    seed: int
+    precision: Precision
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    from quip import sampling, student
+
+    args = stage.arguments(__doc__, argv, "model", "prepared", "out")
+    params = load("candidates", Params)
+    slots = plan(Path(args.prepared), params)
+    texts = sampling.sample(
+        student.load(args.model, params.precision),
+        [row.text for _, row, _ in slots],
+        [sampling.seed_of(params.seed, row.id, number) for _, row, number in slots],
+        temperature=params.temperature,
+        top_p=params.top_p,
+        max_new_tokens=params.max_new_tokens,
+    )
+    rows = [
+        Candidate(input=row.id, split=split, literal=row.text, sample=number, text=text)
+        for (split, row, number), text in zip(slots, texts, strict=True)
+    ]
+    write_rows(args.out, rows)
+    empty = sum(not row.text for row in rows)
+    stage.say(
+        "candidates", {"inputs": len({r.input for r in rows}), "samples": len(rows), "empty": empty}
+    )
+
+
+def plan(prepared: Path, params: Params) -> list[tuple[Split, LiteralText, int]]:
+    """Every sample to draw: (split, input, sample number)."""
+    train = read_rows(prepared / "train.jsonl", LiteralText)
+    test = read_rows(prepared / "test.jsonl", LiteralText)[: params.best_of_inputs]
+    counts: list[tuple[Split, list[LiteralText], int]] = [
+        ("train", train, params.k),
+        ("test", test, params.best_of),
+    ]
+    return [(split, row, n) for split, rows, k in counts for row in rows for n in range(k)]
+
+
+if __name__ == "__main__":
+    stage.run(main)

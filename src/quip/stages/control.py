@@ -1,0 +1,76 @@
+"""control: what the judge says where the answer is known, and what comes without training.
+
+A/A       two paraphrases of the teacher against each other: should score one half
+copy      the literal itself against the teacher: a judge of humor should let it lose
+best_of_n the warm start's n samples, the critic's favourite against the teacher
+
+    python -m quip.stages.control --references data/imitation/references.jsonl \
+        --candidates data/candidates.jsonl --out data/verdicts/control.jsonl
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from quip import oracle, stage
+from quip.critic import Comparison, CriticParams, compare
+from quip.judging import JudgeParams, verdicts
+from quip.params import load
+from quip.preference import of
+from quip.records import Candidate, Reference, read_rows, write_rows
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = stage.arguments(__doc__, argv, "references", "candidates", "out")
+    params, critic = load("judge", JudgeParams), load("critic", CriticParams)
+    references = [r for r in read_rows(args.references, Reference) if r.split == "test"]
+    few = references[: params.control_inputs]
+    best = best_of_n(read_rows(args.candidates, Candidate), critic)
+    pairs = [
+        *(against_teacher("teacher", r, r.paraphrases[1]) for r in few if len(r.paraphrases) > 1),
+        *(against_teacher("copy", r, r.literal) for r in few),
+        *(against_teacher("best_of_n", r, best[r.input]) for r in references if r.input in best),
+    ]
+    rows = verdicts(params, pairs, "control")
+    write_rows(args.out, rows)
+    names = ("teacher", "copy", "best_of_n")
+    stage.say("control", {name: sum(row.name_a == name for row in rows) for name in names})
+
+
+def against_teacher(name: str, row: Reference, text: str) -> Comparison:
+    return Comparison(row.input, row.split, row.literal, name, "teacher", text, row.paraphrases[0])
+
+
+def best_of_n(candidates: Iterable[Candidate], critic: CriticParams) -> dict[str, str]:
+    """The critic's favourite sample of each test input, by knock-out: n - 1 comparisons."""
+    rivals: dict[str, list[Candidate]] = {}
+    for row in candidates:
+        if row.split == "test" and row.text:
+            rivals.setdefault(row.input, []).append(row)
+    with oracle.connect(critic.endpoint) as model:
+        while any(len(rows) > 1 for rows in rivals.values()):
+            pairs = [pair for rows in rivals.values() for pair in couples(rows)]
+            rows = compare(model, critic.prompt, critic.samples, pairs, "best of n")
+            lost = {(c.input, loser(of(c, critic.debias), c.name_a, c.name_b)) for c in rows}
+            rivals = {
+                key: [row for row in rows if (key, str(row.sample)) not in lost]
+                for key, rows in rivals.items()
+            }
+    return {key: rows[0].text for key, rows in rivals.items()}
+
+
+def couples(rows: Sequence[Candidate]) -> list[Comparison]:
+    """Neighbours paired off; an odd one out goes on unopposed."""
+    return [
+        Comparison(a.input, a.split, a.literal, str(a.sample), str(b.sample), a.text, b.text)
+        for a, b in zip(rows[::2], rows[1::2], strict=False)
+    ]
+
+
+def loser(preference: float | None, a: str, b: str) -> str:
+    """The text that goes out; without a readable preference the first stays."""
+    return a if preference is not None and preference < 0.5 else b
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,42 @@
+"""duel: the arms against each other on the test inputs, every pair of them.
+
+python -m quip.stages.duel --responses data/responses --out data/verdicts/duel.jsonl
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+
+from quip import stage
+from quip.critic import Comparison
+from quip.judging import JudgeParams, verdicts
+from quip.params import load, read_params
+from quip.records import Response, read_rows, write_rows
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = stage.arguments(__doc__, argv, "responses", "out")
+    params, arms = load("judge", JudgeParams), read_params()["arms"]
+    texts = {
+        arm: [
+            row
+            for row in read_rows(Path(args.responses) / f"{arm}.jsonl", Response)
+            if row.split == "test"
+        ]
+        for arm in arms
+    }
+    pairs = [
+        Comparison(new.input, new.split, new.literal, later, earlier, new.text, old.text)
+        for earlier, later in combinations(arms, 2)
+        for new, old in zip(texts[later], texts[earlier], strict=True)
+    ]
+    rows = verdicts(params, pairs, "duel") if pairs else []
+    write_rows(args.out, rows)
+    identical = sum(row.a == row.b for row in rows)
+    stage.say("duel", {"verdicts": len(rows), "identical": identical})
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,35 @@
+"""judge: an arm's answers against the teacher's, by every judge, in both orders.
+
+    python -m quip.stages.judge --arm dpo --responses data/responses/dpo.jsonl \
+        --references data/imitation/references.jsonl --out data/verdicts/dpo.jsonl
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from quip import stage
+from quip.critic import Comparison
+from quip.judging import JudgeParams, verdicts
+from quip.params import load
+from quip.records import Reference, Response, read_rows, write_rows
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = stage.arguments(__doc__, argv, "arm", "responses", "references", "out")
+    params = load("judge", JudgeParams)
+    teacher = {row.input: row.paraphrases[0] for row in read_rows(args.references, Reference)}
+    responses = [r for r in read_rows(args.responses, Response) if r.split in params.splits]
+    pairs = [
+        Comparison(r.input, r.split, r.literal, args.arm, "teacher", r.text, teacher[r.input])
+        for r in responses
+        if r.input in teacher
+    ]
+    rows = verdicts(params, pairs, f"judge {args.arm}")
+    write_rows(args.out, rows)
+    missing = len(responses) - len(pairs)
+    stage.say("judge", {"verdicts": len(rows), "without_reference": missing})
+
+
+if __name__ == "__main__":
+    stage.run(main)

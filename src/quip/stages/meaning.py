@@ -1,0 +1,49 @@
+"""meaning: how much of the literal each text keeps, by sentence embeddings.
+
+The cosine between all-MiniLM-L6-v2 embeddings of the literal and of the text, for every arm, the
+teacher, the copy and best-of-n. A cheap signal, not a judge: a joke may keep the words and lose
+the event.
+
+    python -m quip.stages.meaning --verdicts data/verdicts --out data/meaning.jsonl
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from quip import stage
+from quip.records import Critique, Meaning, read_rows, write_rows
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    from quip.embedding import cosines
+
+    args = stage.arguments(__doc__, argv, "verdicts", "out")
+    texts = written(Path(args.verdicts))
+    values = cosines(
+        [literal for literal, _ in texts.values()], [text for _, text in texts.values()]
+    )
+    rows = [
+        Meaning(name=name, input=key, split=split, cosine=round(value, 4))
+        for (name, split, key), value in zip(texts, values, strict=True)
+    ]
+    write_rows(args.out, rows)
+    stage.say("meaning", {"texts": len(rows)})
+
+
+def written(folder: Path) -> dict[tuple[str, str, str], tuple[str, str]]:
+    """(literal, text) by (author, split, input), from every verdict against the teacher."""
+    found: dict[tuple[str, str, str], tuple[str, str]] = {}
+    for path in sorted(folder.glob("*.jsonl")):
+        if path.name == "duel.jsonl":
+            continue
+        for row in read_rows(path, Critique):
+            found[row.name_b, row.split, row.input] = (row.literal, row.b)
+            if row.name_a != "teacher":
+                found[row.name_a, row.split, row.input] = (row.literal, row.a)
+    return found
+
+
+if __name__ == "__main__":
+    stage.run(main)

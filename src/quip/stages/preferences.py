@@ -1,0 +1,99 @@
+"""preferences: the one place where "better" is decided.
+
+The two orders become one debiased preference; pairs the critic is unsure of are left out. A critic
+that always names one position is exactly unsure of everything and yields no pair at all.
+
+    python -m quip.stages.preferences --critique data/critique.jsonl --out data/preferences.jsonl \
+        --metrics data/metrics/preferences.json
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from quip import stage
+from quip.errors import DataError
+from quip.params import Section, load
+from quip.preference import Debias, flipped, of
+from quip.records import Critique, Preference, read_rows, write_json, write_rows
+
+
+class Params(Section):
+    debias: Debias
+    min_confidence: float
+    max_unparsed: float
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = stage.arguments(__doc__, argv, "critique", "out", "metrics")
+    params = load("preferences", Params)
+    critiques = read_rows(args.critique, Critique)
+    rows, dropped = decide(critiques, params)
+    check_unparsed(critiques, dropped["unparsed"], params.max_unparsed)
+    if not rows:
+        raise DataError(
+            f"preferences: no pair is left of {len(critiques)} ({dict(dropped)}). Lower "
+            "preferences.min_confidence, or measure the critic (`dvc repro audit`)."
+        )
+    write_rows(args.out, rows)
+    flips = [flipped(c.forward, c.backward) for c in critiques]
+    counts = {"critiques": len(critiques), "kept": len(rows)}
+    stage.say("preferences", {**counts, **dropped})
+    write_json(
+        args.metrics,
+        {
+            **counts,
+            "dropped": dict(dropped),
+            "flip_rate": round(sum(bool(f) for f in flips) / len(flips), 4),
+            "confidence": round(sum(row.confidence for row in rows) / len(rows), 4),
+            "chosen_words": mean_words(row.chosen for row in rows),
+            "rejected_words": mean_words(row.rejected for row in rows),
+        },
+    )
+
+
+def decide(critiques: Iterable[Critique], params: Params) -> tuple[list[Preference], Counter[str]]:
+    """Training pairs, most confident first, and what was left out."""
+    rows, dropped = [], Counter[str]()
+    for critique in critiques:
+        value = of(critique, params.debias)
+        if value is None:
+            dropped["unparsed"] += 1
+        elif max(value, 1 - value) < params.min_confidence or value == 0.5:
+            dropped["unsure"] += 1
+        else:
+            rows.append(ordered(critique, value))
+    return sorted(rows, key=lambda row: (-row.confidence, row.input)), dropped
+
+
+def ordered(critique: Critique, value: float) -> Preference:
+    a_wins = value > 0.5
+    return Preference(
+        input=critique.input,
+        literal=critique.literal,
+        chosen=critique.a if a_wins else critique.b,
+        rejected=critique.b if a_wins else critique.a,
+        confidence=max(value, 1 - value),
+    )
+
+
+def check_unparsed(critiques: Sequence[Critique], unparsed: int, limit: float) -> None:
+    if unparsed > limit * len(critiques):
+        first = next(
+            c for c in critiques if c.forward.p_first is None or c.backward.p_first is None
+        )
+        raw = first.forward.raw or first.backward.raw
+        raise DataError(
+            f"{unparsed} of {len(critiques)} critiques could not be read (limit {limit:.0%}). "
+            f"First: input {first.input}: {raw[:80]!r}. Look at prompts/critic.txt."
+        )
+
+
+def mean_words(texts: Iterable[str]) -> float:
+    lengths = [len(text.split()) for text in texts]
+    return round(sum(lengths) / len(lengths), 2)
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,50 @@
+"""respond: what a trained student answers to the evaluation inputs (beam search, as the paper).
+
+    python -m quip.stages.respond --model models/dpo --prepared data/prepared \
+        --out data/responses/dpo.jsonl
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from quip import stage
+from quip.params import Section, load
+from quip.records import LiteralText, Response, Split, read_rows, write_rows
+from quip.student import Precision
+
+
+class Params(Section):
+    splits: list[Split]
+    num_beams: int
+    max_new_tokens: int
+    precision: Precision
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    from quip import sampling, student
+
+    args = stage.arguments(__doc__, argv, "model", "prepared", "out")
+    params = load("respond", Params)
+    inputs = [
+        (split, row)
+        for split in params.splits
+        for row in read_rows(Path(args.prepared) / f"{split}.jsonl", LiteralText)
+    ]
+    texts = sampling.respond(
+        student.load(args.model, params.precision),
+        [row.text for _, row in inputs],
+        max_new_tokens=params.max_new_tokens,
+        num_beams=params.num_beams,
+    )
+    rows = [
+        Response(input=row.id, split=split, literal=row.text, text=text)
+        for (split, row), text in zip(inputs, texts, strict=True)
+    ]
+    write_rows(args.out, rows)
+    stage.say("respond", {"inputs": len(rows), "empty": sum(not row.text for row in rows)})
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,68 @@
+"""roles: who plays teacher, critic and judge, and which arms are compared.
+
+Reads the top-level `arms`, `endpoints` and each role's endpoint from params.yaml; writes one small
+file a role and an arm. Later stages depend on these files and not on the sections, so that a new
+address or time-out makes nothing stale, another model does, and a new arm disturbs no other.
+
+    python -m quip.stages.roles --out data/roles
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from quip import oracle, stage
+from quip.errors import ParamsError
+from quip.params import nearest, read_params
+from quip.records import write_json
+
+KNOWN_ARMS = ("sft", "ft", "sd", "dpo")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = stage.arguments(__doc__, argv, "out")
+    params, out = read_params(), Path(args.out)
+    arms = check_arms(params.get("arms"))
+    for arm in KNOWN_ARMS:
+        write_json(out / "arms" / f"{arm}.json", {"arm": arm, "wanted": arm in arms})
+    for role in ("teacher", "critic"):
+        write_json(out / f"{role}.json", describe(endpoint_of(params, role)))
+    judges = (params.get("judge") or {}).get("endpoints") or []
+    if not judges:
+        raise ParamsError("params.yaml: key 'judge.endpoints' must name at least one endpoint.")
+    write_json(out / "judges.json", [describe(name) for name in judges])
+    print(f"roles: arms {', '.join(arms)}; judges {', '.join(judges)}")
+
+
+def check_arms(arms: Any) -> list[str]:
+    """The arms, each known and named once, `sft` among them (every other arm starts from it)."""
+    if not isinstance(arms, list) or "sft" not in arms:
+        raise ParamsError("params.yaml: key 'arms' must be a list that holds 'sft'.")
+    for arm in arms:
+        if arm not in KNOWN_ARMS:
+            raise ParamsError(
+                f"params.yaml: unknown arm '{arm}' in 'arms'. Known arms: "
+                f"{', '.join(KNOWN_ARMS)}.{nearest(str(arm), KNOWN_ARMS)}"
+            )
+    if len(set(arms)) < len(arms):
+        raise ParamsError("params.yaml: key 'arms' names an arm twice.")
+    return arms
+
+
+def endpoint_of(params: dict[str, Any], role: str) -> str:
+    name = (params.get(role) or {}).get("endpoint")
+    if not name:
+        raise ParamsError(f"params.yaml: key '{role}.endpoint' is missing.")
+    return str(name)
+
+
+def describe(name: str) -> dict[str, Any]:
+    """What of an endpoint changes results: its name, its model, and how answers are read."""
+    settings = oracle.endpoint(name)
+    return {"endpoint": name, "model": settings.model, "logprobs": settings.logprobs}
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,46 @@
+"""sft: the warm start. The student imitates the teacher's paraphrases (the paper's FT-WS).
+
+    python -m quip.stages.sft --pairs data/imitation/pairs.jsonl \
+        --references data/imitation/references.jsonl --model models/sft \
+        --curve data/curves/sft.csv --run data/runs/sft.json
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from quip import stage
+from quip.imitating import Imitation, imitate
+from quip.params import load
+from quip.records import Reference, TrainingPair, read_rows
+
+
+class Params(Imitation):
+    base: str
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = stage.arguments(__doc__, argv, "pairs", "references", "model", "curve", "run")
+    params = load("sft", Params)
+    pairs = read_rows(args.pairs, TrainingPair)
+    held_out = [
+        TrainingPair(input=row.input, literal=row.literal, paraphrase=row.paraphrases[0])
+        for row in read_rows(args.references, Reference)
+        if row.split == "val"
+    ]
+    imitate(
+        "sft",
+        params,
+        base=params.base,
+        pairs=pairs,
+        held_out=held_out,
+        data={"pairs": Path(args.pairs)},
+        out=Path(args.model),
+        curve=Path(args.curve),
+        run_file=Path(args.run),
+    )
+
+
+if __name__ == "__main__":
+    stage.run(main)
