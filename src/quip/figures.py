@@ -11,6 +11,7 @@ import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
+from typing import Any, cast
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -48,7 +49,7 @@ STYLE = {
 
 def figure(name: str, height: float, draw: Callable[[Axes], None]) -> str:
     """One panel, `height` inches high, drawn by `draw`; `name` salts the ids inside the SVG."""
-    with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
+    with mpl.rc_context(cast(Any, {**STYLE, "svg.hashsalt": name})):
         sheet = Figure(figsize=(WIDTH, height), layout="constrained")
         draw(sheet.add_subplot())
         handle = io.StringIO()

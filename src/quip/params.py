@@ -59,7 +59,9 @@ def check(value: Any, model: type[S], section: str, path: Path = PARAMS_FILE) ->
 
 
 def describe(error: ValidationError, model: type[BaseModel], section: str) -> str:
-    first = error.errors()[0]
+    """One line for the first mistake; an unknown key goes first, since a typo also misses one."""
+    mistakes = error.errors()
+    first = next((m for m in mistakes if m["type"] == "extra_forbidden"), mistakes[0])
     parts = [section, *(str(part) for part in first["loc"])]
     key = ".".join(parts)
     if first["type"] == "extra_forbidden":
