@@ -2,12 +2,105 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from quip import tracking
+from quip.params import read_params
+from quip.trial import overlaid
+
+SHIPPED_PARAMS = Path(__file__).parent.parent / "params.yaml"
+Body = dict[str, Any]
+
+
+class ChatServer:
+    """A real chat endpoint on the loopback with scripted answers.
+
+    `answer(body)` gives the status and the bytes for one call; `asked` and `keys` keep every body
+    and every Authorization header in the order in which they came.
+    """
+
+    def __init__(self) -> None:
+        self.asked: list[Body] = []
+        self.keys: list[str | None] = []
+        self.answer: Callable[[Body], tuple[int, bytes]] = lambda body: chat("1. a\n2. b")
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), self.handler())
+        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
+
+    def handler(self) -> type[BaseHTTPRequestHandler]:
+        script = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                script.asked.append(body)
+                script.keys.append(self.headers["Authorization"])
+                status, content = script.answer(body)
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        return Handler
+
+
+def chat(text: str | None, logprobs: dict[str, float] | None = None) -> tuple[int, bytes]:
+    """A well-formed reply; `logprobs` are the alternatives at its first token."""
+    choice: Body = {"index": 0, "finish_reason": "stop"}
+    choice["message"] = {"role": "assistant", "content": text}
+    if logprobs is not None:
+        top = [{"token": token, "logprob": value} for token, value in logprobs.items()]
+        choice["logprobs"] = {"content": [{"token": text, "logprob": 0.0, "top_logprobs": top}]}
+    reply = {
+        "id": "x",
+        "object": "chat.completion",
+        "created": 0,
+        "model": "m",
+        "choices": [choice],
+        "usage": {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12},
+    }
+    return 200, json.dumps(reply).encode()
+
+
+@pytest.fixture
+def server() -> Iterator[ChatServer]:
+    script = ChatServer()
+    threading.Thread(target=script.http.serve_forever, args=(0.01,), daemon=True).start()
+    yield script
+    script.http.shutdown()
+    script.http.server_close()
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """`project(section={"key": value})` makes a folder with the shipped params.yaml, changed so,
+    the working directory; called again it only writes params.yaml anew."""
+    folder = tmp_path / "project"
+    for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_STAGE", "DVC_EXP_NAME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def make(**changes: Any) -> Path:
+        folder.mkdir(exist_ok=True)
+        params = overlaid(read_params(SHIPPED_PARAMS), changes)
+        (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+        monkeypatch.chdir(folder)
+        return folder
+
+    return make
 
 
 @pytest.fixture(scope="session")
