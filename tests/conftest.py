@@ -125,11 +125,20 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, migrated_database:
 
 
 @pytest.fixture(scope="session")
-def tiny_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a random little Llama and a tokenizer trained on three sentences."""
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny") / "student"
     make_tiny_student(folder)
     return folder
+
+
+@pytest.fixture
+def tiny_student(tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a random little Llama and a tokenizer trained on two sentences.
+
+    One thread: two of them wait for each other longer than they compute, on a busy machine.
+    """
+    monkeypatch.setattr("quip.student.cores", lambda: 1)
+    return tiny_weights
 
 
 def make_tiny_student(folder: Path) -> None:

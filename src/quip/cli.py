@@ -1,0 +1,118 @@
+"""The command `quip`. Every verb imports what it needs when it runs, so that help comes at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from quip.errors import DataError, QuipError
+
+WTR = Path("data/metrics/wtr.json")
+REPORT = Path("data/report/report.html")
+TRY_NEXT = (
+    'quip say "I missed my bus."                   paraphrases from the champion',
+    "mlflow ui                                      curves, lineage and versions, in the browser",
+    "dvc exp run -S dpo.beta=0.3                    another setting; `dvc exp show` compares",
+)
+
+
+class Verbs(TyperGroup):
+    """Ends a verb that raised QuipError with its one line and its exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except QuipError as error:
+            typer.echo(f"quip: {error}", err=True)
+            raise typer.Exit(error.exit_code) from None
+
+
+app = typer.Typer(
+    cls=Verbs,
+    help="Teach a small language model to be funny with a large one as teacher and critic.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def say(
+    text: Annotated[str, typer.Argument(help="A literal sentence.")],
+    n: Annotated[int, typer.Option(min=1, max=100, help="How many paraphrases.")] = 3,
+    seed: Annotated[int, typer.Option(help="Other seeds, other paraphrases.")] = 0,
+    arm: Annotated[
+        str | None, typer.Option(help="Ask models/ARM, not the registered champion.")
+    ] = None,
+    temperature: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            max=2.0,
+            help="Above 0 all are samples; at 0 the first is the answer that was judged.",
+        ),
+    ] = 0.0,
+) -> None:
+    """Say TEXT with humor: paraphrases from the champion."""
+    if not text.strip():
+        raise DataError('TEXT is empty. Try: quip say "I missed my bus."')
+    from quip.speak import speaker
+
+    speak = speaker(arm)
+    options = {"num_return_sequences": n, "seed": seed, "temperature": temperature}
+    for line in dict.fromkeys(speak(text.strip(), options)):
+        if line:
+            typer.echo(line)
+
+
+@app.command()
+def plan() -> None:
+    """Calls, tokens, money and time of a run, before any is spent."""
+    from quip import plan as planning
+    from quip.params import read_params
+
+    sections = read_params()
+    typer.echo(planning.table(planning.plan(sections, planning.measure(sections))))
+
+
+@app.command()
+def doctor() -> None:
+    """What is missing and how to mend it. Ends with 2 when something stops a run."""
+    from quip import doctor as check
+
+    found = check.examine()
+    for finding in found:
+        typer.echo(finding.line())
+    if any(finding.level == "mend" for finding in found):
+        raise typer.Exit(2)
+
+
+@app.command()
+def times() -> None:
+    """Seconds and share of each stage, from its last run here."""
+    from quip import stage
+    from quip import times as clock
+
+    typer.echo(clock.table(clock.read(stage.state("times.jsonl"))))
+
+
+@app.command()
+def results() -> None:
+    """The table of win-tie rates with intervals, and what to try next."""
+    import json
+
+    from quip import findings
+    from quip.stages.evaluate import table
+
+    if not WTR.is_file():
+        raise DataError(f"{WTR}: no results yet. Run `make run` or `dvc repro`.")
+    found = json.loads(WTR.read_text(encoding="utf-8"))
+    typer.echo(f"{table(found)}\n\n{findings.claim(found)}\n")
+    where = REPORT if REPORT.is_file() else "not there yet: `dvc repro report`"
+    typer.echo(f"Report page: {where}\nNext, try:")
+    for number, line in enumerate(TRY_NEXT, start=1):
+        typer.echo(f"  {number}. {line}")

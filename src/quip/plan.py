@@ -1,0 +1,286 @@
+"""What a run would ask of each endpoint and of this machine: calls, tokens, money, time.
+
+Counted from params.yaml and the data, before anything is spent; pure but for `measure`. Counts of
+calls are upper limits (identical texts are never asked about, a reply in the call store is never
+asked for again). Tokens are guessed from letters, time from the speeds below.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from quip import prompts
+from quip.errors import ParamsError
+from quip.records import Exemplar, GoldPair, LiteralText, Split, read_rows
+
+LETTERS_PER_TOKEN = 4.0
+LETTERS_SHOWN = 110
+"""Letters of a typical paraphrase."""
+TOKENS_AROUND = 12
+"""Chat markers around the messages of a call."""
+
+# Speeds on two cores with the default models; a GPU or a faster machine beats all of them.
+EMBEDDED = {"teacher": 1.6, "critic": 1.3, "judge": 1.3}
+"""Calls a second, four in flight."""
+REMOTE_SECONDS = {"teacher": 5.0, "critic": 1.5, "judge": 1.5}
+"""Seconds a call, times calls in flight: an ordinary hosted endpoint."""
+ROWS_TRAINED = 3.5
+PAIRS_ALIGNED = 0.9
+TEXTS_SAMPLED = 6.5
+TEXTS_BY_BEAM = 2.0
+CHECKPOINT_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class Data:
+    """How much there is: inputs of each split, held-out gold pairs of each kind, mean letters."""
+
+    splits: Mapping[str, int]
+    gold: Mapping[str, int]
+    literal: float
+    exemplar: float
+
+
+@dataclass(frozen=True)
+class Work:
+    """One line of the plan. `role` and `endpoint` are empty for work of this machine."""
+
+    stage: str
+    role: str = ""
+    endpoint: str = ""
+    calls: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    money: float = 0.0
+    seconds: float = 0.0
+
+
+def plan(sections: Mapping[str, Any], data: Data) -> list[Work]:
+    """Every stage that calls or computes, in the order of the pipeline.
+
+    Raises ParamsError when params.yaml lacks a key that the plan needs.
+    """
+    try:
+        return [*teaching(sections, data), *feedback(sections, data), *judging(sections, data)]
+    except (KeyError, TypeError) as error:
+        raise ParamsError(
+            f"params.yaml: the plan cannot be made ({type(error).__name__}: {error}). "
+            "`quip doctor` names the section that is wrong."
+        ) from None
+
+
+def teaching(sections: Mapping[str, Any], data: Data) -> list[Work]:
+    teacher, sft = sections["teacher"], sections["sft"]
+    letters = (
+        prompt_letters(teacher["prompt"]) + data.literal + teacher["exemplars"] * data.exemplar
+    )
+    out = min(teacher["max_tokens"], tokens(teacher["n"] * (LETTERS_SHOWN + 4)))
+    size = (tokens(letters) + TOKENS_AROUND, out)
+    asked = sum(data.splits.values())
+    rows = pairs_to_imitate(sections, data) * sft["epochs"]
+    return [
+        called("teacher", "teacher", teacher["endpoint"], asked, size, sections),
+        Work("sft", seconds=rows / ROWS_TRAINED + CHECKPOINT_SECONDS * sft["epochs"]),
+    ]
+
+
+def feedback(sections: Mapping[str, Any], data: Data) -> list[Work]:
+    audit, candidates, critic = sections["audit"], sections["candidates"], sections["critic"]
+    gold = sum(min(n, audit["per_kind"] or n) for n in data.gold.values())
+    train = data.splits["train"]
+    samples = train * candidates["k"] + best_inputs(sections, data) * candidates["best_of"]
+    trained = [work for arm in sections["arms"] for work in training(arm, sections, data)]
+    return [
+        compared("audit", "critic", critic["endpoint"], gold, critic, sections, data),
+        Work("candidates", seconds=samples / TEXTS_SAMPLED),
+        compared("critique", "critic", critic["endpoint"], train, critic, sections, data),
+        *trained,
+    ]
+
+
+def training(arm: str, sections: Mapping[str, Any], data: Data) -> list[Work]:
+    """What one arm learns beyond the warm start: DPO, or more imitation."""
+    train = data.splits["train"]
+    if arm == "dpo":
+        epochs = sections["align"]["epochs"]
+        seconds = train * epochs / PAIRS_ALIGNED + CHECKPOINT_SECONDS * epochs
+        return [Work(f"align@{arm}", seconds=seconds)]
+    if arm in ("ft", "sd"):
+        epochs = sections["baseline"]["epochs"]
+        rows = pairs_to_imitate(sections, data) if arm == "ft" else train
+        return [Work(f"baseline@{arm}", seconds=rows * epochs / ROWS_TRAINED)]
+    return []
+
+
+def judging(sections: Mapping[str, Any], data: Data) -> list[Work]:
+    judge, critic, arms = sections["judge"], sections["critic"], sections["arms"]
+    shown = sum(data.splits[split] for split in judge["splits"])
+    answered = sum(data.splits[split] for split in sections["respond"]["splits"])
+    best = best_inputs(sections, data)
+    knock_out = best * (sections["candidates"]["best_of"] - 1)
+    controls = 2 * min(judge["control_inputs"], data.splits["test"]) + best
+    duels = len(list(combinations(arms, 2))) * data.splits["test"]
+    pairs = [*((f"judge@{arm}", shown) for arm in arms), ("duel", duels), ("control", controls)]
+    return [
+        *(Work(f"respond@{arm}", seconds=answered / TEXTS_BY_BEAM) for arm in arms),
+        compared("control", "critic", critic["endpoint"], knock_out, critic, sections, data),
+        *(
+            compared(stage, "judge", name, count, judge, sections, data)
+            for name in judge["endpoints"]
+            for stage, count in pairs
+        ),
+    ]
+
+
+def compared(
+    stage: str,
+    role: str,
+    endpoint: str,
+    pairs: int,
+    asker: Mapping[str, Any],
+    sections: Mapping[str, Any],
+    data: Data,
+) -> Work:
+    """`pairs` comparisons in both orders: one call an order, or `samples` of them without
+    log-probabilities."""
+    certain = settings(sections, endpoint).get("logprobs", True)
+    calls = 2 * pairs * (1 if certain else asker["samples"])
+    letters = prompt_letters(asker["prompt"]) + data.literal + 2 * LETTERS_SHOWN
+    size = (tokens(letters) + TOKENS_AROUND, 1 if certain else 4)
+    return called(stage, role, endpoint, calls, size, sections)
+
+
+def called(
+    stage: str,
+    role: str,
+    endpoint: str,
+    calls: int,
+    size: tuple[int, int],
+    sections: Mapping[str, Any],
+) -> Work:
+    """`calls` of `size` (tokens in, tokens out) with what they cost and how long they take."""
+    chosen = settings(sections, endpoint)
+    read, written = calls * size[0], calls * size[1]
+    money = (read * chosen.get("price_in", 0.0) + written * chosen.get("price_out", 0.0)) / 1e6
+    if chosen["base_url"] == "embedded":
+        seconds = calls / EMBEDDED[role]
+    else:
+        seconds = calls * REMOTE_SECONDS[role] / chosen.get("concurrency", 4)
+    return Work(stage, role, endpoint, calls, read, written, money, seconds)
+
+
+def settings(sections: Mapping[str, Any], endpoint: str) -> Mapping[str, Any]:
+    table = sections.get("endpoints") or {}
+    if endpoint not in table:
+        known = ", ".join(table) or "none"
+        raise ParamsError(
+            f"params.yaml: endpoint '{endpoint}' is not under endpoints (known: {known})."
+        )
+    return table[endpoint]
+
+
+def pairs_to_imitate(sections: Mapping[str, Any], data: Data) -> int:
+    per_input = min(sections["teacher"]["n"], sections["imitation"]["per_input"])
+    return data.splits["train"] * per_input
+
+
+def best_inputs(sections: Mapping[str, Any], data: Data) -> int:
+    return min(sections["candidates"]["best_of_inputs"], data.splits["test"])
+
+
+def tokens(letters: float) -> int:
+    return round(letters / LETTERS_PER_TOKEN)
+
+
+def prompt_letters(name: str) -> int:
+    return sum(len(text) for _, text in prompts.read(name))
+
+
+# ---- reading the data, writing the table -----------------------------------------------------
+
+
+def measure(sections: Mapping[str, Any]) -> Data:
+    """Count the prepared inputs, or before the first run the shipped ones under prepare.limit."""
+    gold = read_rows("data/raw/gold.jsonl", GoldPair)
+    exemplars = read_rows("data/raw/exemplars.jsonl", Exemplar)
+    splits, literals = prepared() or raw(sections)
+    return Data(
+        splits,
+        Counter(pair.kind for pair in gold if pair.half == "held_out"),
+        mean(len(text) for text in literals),
+        mean(sum(len(p.text) + 4 for p in e.paraphrases) + len(e.literal) for e in exemplars),
+    )
+
+
+def prepared() -> tuple[dict[str, int], list[str]] | None:
+    files: dict[Split, Path] = {
+        split: Path(f"data/prepared/{split}.jsonl") for split in ("train", "val", "test", "ood")
+    }
+    if not all(file.is_file() for file in files.values()):
+        return None
+    rows = {split: read_rows(file, LiteralText) for split, file in files.items()}
+    return {split: len(found) for split, found in rows.items()}, texts(rows.values())
+
+
+def raw(sections: Mapping[str, Any]) -> tuple[dict[str, int], list[str]]:
+    """The shipped inputs, cut to the limits; another source is first counted by `prepare`."""
+    chosen = sections.get("prepare") or {}
+    if (chosen.get("source"), chosen.get("ood_source")) != ("shipped", "shipped"):
+        raise ParamsError(
+            "params.yaml: prepare.source is not the shipped data, so how much there is shows only "
+            "after `dvc repro prepare` (it calls nothing). Run that, then `quip plan`."
+        )
+    lines = Path("data/raw/literals.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines if line.strip()]
+    found = Counter(row["split"] for row in rows)
+    found["ood"] = len(Path("data/raw/ood.jsonl").read_text(encoding="utf-8").splitlines())
+    limit = chosen.get("limit") or {}
+    return {split: min(n, limit.get(split) or n) for split, n in found.items()}, [
+        row["text"] for row in rows
+    ]
+
+
+def texts(groups: Iterable[Sequence[LiteralText]]) -> list[str]:
+    return [row.text for rows in groups for row in rows]
+
+
+def mean(values: Iterable[float]) -> float:
+    found = list(values)
+    return sum(found) / len(found) if found else 0.0
+
+
+def table(works: Sequence[Work]) -> str:
+    """One line a stage and role, the sum, and what the figures stand on."""
+    head = f"{'stage':<14}{'role':<9}{'endpoint':<14}{'calls':>8}{'tokens in':>12}"
+    lines = [f"{head}{'out':>10}{'money':>10}{'minutes':>9}"]
+    lines += [line(work) for work in works if work.calls or not work.role]
+    whole = Work(
+        "all",
+        calls=sum(work.calls for work in works),
+        tokens_in=sum(work.tokens_in for work in works),
+        tokens_out=sum(work.tokens_out for work in works),
+        money=sum(work.money for work in works),
+        seconds=sum(work.seconds for work in works),
+    )
+    return "\n".join([*lines, line(whole), "", NOTE])
+
+
+NOTE = """\
+At most: replies in the call store are not paid for again, identical texts are never asked about.
+Money is in the currency of endpoints.*.price_in and price_out (per million tokens; 0 when absent).
+Tokens: 4 letters each. Minutes: two cores for the embedded engine and for training; 5 s a teacher
+call and 1.5 s a comparison, divided by the concurrency, for other endpoints."""
+
+
+def line(work: Work) -> str:
+    counts = f"{work.calls:>8,}{work.tokens_in:>12,}{work.tokens_out:>10,}{work.money:>10,.2f}"
+    blank = " " * len(counts)
+    shown = counts if work.calls else blank
+    head = f"{work.stage:<14}{work.role:<9}{work.endpoint:<14}"
+    return f"{head}{shown}{work.seconds / 60:>9,.1f}"

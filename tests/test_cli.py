@@ -1,0 +1,442 @@
+"""The command `quip`: help at once, clear ends, and each verb on a small checkout."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+from quip import doctor, plan, speak, times, tracking
+from quip.cli import app
+from quip.errors import DataError, ParamsError
+
+PROJECT = Path(__file__).parent.parent
+VERBS = ("say", "doctor", "plan", "times", "results")
+SENTENCE = "I missed my bus."
+
+
+def quip(*words: str) -> Result:
+    return CliRunner().invoke(app, list(words))
+
+
+def shipped_params() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((PROJECT / "params.yaml").read_text(encoding="utf-8"))
+    return found
+
+
+def write_params(change: Callable[[dict[str, Any]], Any] = lambda sections: None) -> None:
+    """The shipped params.yaml with a change."""
+    sections = shipped_params()
+    change(sections)
+    Path("params.yaml").write_text(yaml.safe_dump(sections), encoding="utf-8")
+
+
+@pytest.fixture(autouse=True)
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("DVC_ROOT", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+
+
+# ---- all verbs
+
+
+def test_help_comes_without_anything_heavy() -> None:
+    code = (
+        "import sys; from quip.cli import app\n"
+        "heavy = {'torch', 'transformers', 'mlflow', 'numpy', 'openai', 'yaml', 'rich'}\n"
+        "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help(verb: str) -> None:
+    assert verb in quip("--help").stdout
+    assert quip(verb, "--help").exit_code == 0
+
+
+def test_a_mistake_is_one_line_on_stderr_and_exit_code_2() -> None:
+    done = quip("results")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr == (
+        "quip: data/metrics/wtr.json: no results yet. Run `make run` or `dvc repro`.\n"
+    )
+
+
+def test_an_error_s_own_exit_code_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(arm: str | None) -> None:
+        raise tracking.TrackingError("the store is gone")
+
+    monkeypatch.setattr(speak, "speaker", broken)
+    assert quip("say", SENTENCE).exit_code == 3
+
+
+# ---- say
+
+
+def test_say_without_any_model_names_the_remedy() -> None:
+    write_params()
+    done = quip("say", SENTENCE)
+    assert done.exit_code == 2
+    assert "no champion in the registry and no trained model in models/" in done.stderr
+    assert "`dvc repro` makes it" in done.stderr
+    assert not Path("mlflow.db").exists()
+
+
+def test_say_refuses_an_empty_text() -> None:
+    assert "TEXT is empty" in quip("say", "  ").stderr
+
+
+def test_say_names_the_arms_that_are_there(tiny_student: Path) -> None:
+    write_params()
+    shutil.copytree(tiny_student, "models/sft")
+    done = quip("say", SENTENCE, "--arm", "dpp")
+    assert done.exit_code == 2
+    assert "there is no model 'dpp'. Trained here: sft." in done.stderr
+
+
+def test_say_speaks_from_a_folder_and_repeats_itself(tiny_student: Path) -> None:
+    write_params()
+    shutil.copytree(tiny_student, "models/sft")
+    first = quip("say", SENTENCE, "--n", "2")
+    assert first.exit_code == 0, first.output
+    assert 1 <= first.stdout.count("\n") <= 2
+    assert quip("say", SENTENCE, "--n", "2").stdout == first.stdout
+
+
+def test_without_a_registry_the_recorded_champion_speaks(tiny_student: Path) -> None:
+    write_params()
+    for arm in ("sft", "dpo"):
+        shutil.copytree(tiny_student, Path("models", arm))
+    assert speak.folder_of(None) == Path("models/dpo")
+    Path("data").mkdir()
+    Path("data/registry.json").write_text('{"sft": {"aliases": ["champion"]}, "dpo": {}}')
+    assert speak.folder_of(None) == Path("models/sft")
+
+
+def test_a_store_that_cannot_be_used_is_said_and_the_folder_speaks(
+    tiny_student: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_params()
+    shutil.copytree(tiny_student, "models/sft")
+    Path("mlflow.db").write_text("not a database " * 100)
+    assert speak.registered() is None
+    assert "Using the model folder." in capsys.readouterr().err
+
+
+def test_a_store_without_a_champion_leaves_the_word_to_the_folder(checkout: Path) -> None:
+    write_params()
+    assert speak.registered() is None
+
+
+class Parrot:
+    """A student whose answers show how it was asked."""
+
+
+def test_the_judged_answer_comes_first_and_samples_follow(monkeypatch: pytest.MonkeyPatch) -> None:
+    from quip import sampling
+
+    monkeypatch.setattr(sampling, "respond", lambda s, rows, **_: [f"beam {t}" for t in rows])
+    monkeypatch.setattr(
+        sampling,
+        "sample",
+        lambda s, rows, seeds, temperature, **_: [f"{temperature} {t}" for t in rows],
+    )
+    options = {"top_p": 0.9, "seed": 0, "max_new_tokens": 8, "num_beams": 2}
+
+    def said(n: int, temperature: float) -> list[str]:
+        return speak.paraphrases(
+            Parrot(), ["a", "b"], num_return_sequences=n, temperature=temperature, **options
+        )
+
+    assert said(1, 0.0) == ["beam a", "beam b"]
+    assert said(2, 0.0) == ["beam a", "0.9 a", "beam b", "0.9 b"]
+    assert said(2, 0.5) == ["0.5 a", "0.5 a", "0.5 b", "0.5 b"]
+
+
+# ---- times and results
+
+
+def test_times_shows_the_last_run_of_each_stage_and_its_share() -> None:
+    Path(".quip").mkdir()
+    rows = [("sft", 90.0, 1), ("prepare", 25.0, 2), ("sft", 75.0, 3)]
+    lines = [json.dumps({"stage": s, "seconds": n, "at": at}) for s, n, at in rows]
+    Path(".quip/times.jsonl").write_text("\n".join([*lines, '{"stage": "cut o']))
+    table = quip("times").stdout.splitlines()
+    assert [line.split() for line in table[1:]] == [
+        ["prepare", "25.0", "25%"],
+        ["sft", "75.0", "75%"],
+        ["all", "100.0", "100%"],
+    ]
+
+
+def test_times_before_any_run_says_so() -> None:
+    with pytest.raises(DataError, match="no stage has finished here yet"):
+        times.read(Path("times.jsonl"))
+
+
+def test_results_prints_the_table_the_page_and_three_things_to_try() -> None:
+    cell = {
+        **{"wtr": 0.5, "ci95": [0.4, 0.6], "score": 0.45, "score_ci95": [0.35, 0.55]},
+        **{"win": 0.4, "tie": 0.1, "loss": 0.5, "n": 120, "flip_rate": 0.2},
+        **{"length_ratio": 1.0, "unparsed": 0.0},
+    }
+    block = {"test": {"embedded": cell}}
+    found = {"arms": {"sft": block, "dpo": block}, "duels": {"dpo_vs_sft": block}}
+    Path("data/metrics").mkdir(parents=True)
+    controls = {"controls": {"teacher": block}, "texts": {}}
+    Path("data/metrics/wtr.json").write_text(json.dumps({**found, **controls}))
+    shown = quip("results").stdout
+    assert "0.50 [0.40, 0.60]" in shown
+    assert "dpo against sft, head to head on test" in shown
+    assert "Report page: not there yet: `dvc repro report`" in shown
+    assert "  3. " in shown
+    Path("data/report").mkdir()
+    Path("data/report/report.html").write_text("")
+    assert "Report page: data/report/report.html" in quip("results").stdout
+
+
+# ---- plan
+
+
+DATA = plan.Data(
+    {"train": 100, "val": 10, "test": 40, "ood": 20}, {"plain": 30, "length": 10}, 60, 300
+)
+
+
+def hosted(sections: dict[str, Any]) -> None:
+    sections["endpoints"]["hosted"] = {
+        **{"base_url": "https://example.org/v1", "model": "m", "concurrency": 10},
+        **{"price_in": 2.0, "price_out": 8.0},
+    }
+    sections["teacher"]["endpoint"] = "hosted"
+
+
+def sections_with(*changes: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
+    sections = shipped_params()
+    sections["critic"]["prompt"] = sections["judge"]["prompt"] = "teacher"
+    for change in changes:
+        change(sections)
+    return sections
+
+
+def work(works: list[plan.Work], stage: str, role: str = "") -> plan.Work:
+    (found,) = [w for w in works if w.stage == stage and role in w.role]
+    return found
+
+
+def test_the_plan_counts_the_calls_of_every_role() -> None:
+    def small(sections: dict[str, Any]) -> None:
+        sections["arms"] = ["sft", "dpo"]
+        sections["judge"].update(endpoints=["embedded"], splits=["test", "ood"], control_inputs=15)
+        sections["candidates"].update(best_of=3, best_of_inputs=10)
+        sections["audit"]["per_kind"] = 20
+
+    works = plan.plan(sections_with(small), DATA)
+    assert work(works, "teacher").calls == 170
+    assert work(works, "audit").calls == 2 * (20 + 10)
+    assert work(works, "critique").calls == 2 * 100
+    assert work(works, "judge@dpo").calls == 2 * 60
+    assert work(works, "duel").calls == 2 * 40
+    assert work(works, "control", "critic").calls == 2 * 10 * 2
+    assert work(works, "control", "judge").calls == 2 * (15 + 15 + 10)
+    assert work(works, "align@dpo").seconds > 0
+
+
+def test_an_endpoint_without_log_probabilities_is_asked_more_often() -> None:
+    def sampled(sections: dict[str, Any]) -> None:
+        sections["endpoints"]["embedded"]["logprobs"] = False
+        sections["critic"]["samples"] = 5
+
+    works = plan.plan(sections_with(sampled), DATA)
+    assert work(works, "critique").calls == 2 * 100 * 5
+
+
+def test_money_follows_from_prices_and_tokens() -> None:
+    teacher = work(plan.plan(sections_with(hosted), DATA), "teacher")
+    assert teacher.money == pytest.approx((teacher.tokens_in * 2 + teacher.tokens_out * 8) / 1e6)
+    assert teacher.seconds == pytest.approx(170 * plan.REMOTE_SECONDS["teacher"] / 10)
+    assert sum(w.money for w in plan.plan(sections_with(), DATA)) == 0
+
+
+def test_an_arm_that_is_not_named_costs_nothing() -> None:
+    works = plan.plan(sections_with(lambda s: s.update(arms=["sft"])), DATA)
+    assert not [w for w in works if w.stage.startswith("align") or w.stage.endswith("dpo")]
+    assert work(works, "duel").calls == 0
+    assert "duel" not in plan.table(works)
+
+
+def test_the_table_ends_with_the_sum() -> None:
+    works = plan.plan(sections_with(hosted), DATA)
+    whole = next(line for line in plan.table(works).splitlines() if line.startswith("all"))
+    assert f"{sum(w.calls for w in works):,}" in whole
+
+
+def test_a_missing_key_or_endpoint_is_named() -> None:
+    with pytest.raises(ParamsError, match="KeyError: 'sft'"):
+        plan.plan(sections_with(lambda s: s.pop("sft")), DATA)
+    with pytest.raises(ParamsError, match="endpoint 'nowhere' is not under endpoints"):
+        plan.plan(sections_with(lambda s: s["critic"].update(endpoint="nowhere")), DATA)
+
+
+def test_the_shipped_data_are_counted_before_the_first_run() -> None:
+    shutil.copytree(PROJECT / "data" / "raw", "data/raw")
+    limit = {"train": 50, "val": 5, "test": None, "ood": 7}
+    chosen = {"source": "shipped", "ood_source": "shipped", "limit": limit}
+    data = plan.measure({"prepare": chosen})
+    assert (data.splits["train"], data.splits["val"], data.splits["ood"]) == (50, 5, 7)
+    assert data.splits["test"] >= 120
+    assert sum(data.gold.values()) >= 150
+
+
+def test_prepared_data_are_counted_exactly() -> None:
+    shutil.copytree(PROJECT / "data" / "raw", "data/raw")
+    Path("data/prepared").mkdir()
+    for number, split in enumerate(("train", "val", "test", "ood"), start=1):
+        rows = [json.dumps({"id": f"{split}{i}", "text": "abcd"}) for i in range(number)]
+        Path(f"data/prepared/{split}.jsonl").write_text("\n".join(rows))
+    data = plan.measure({})
+    assert data.splits == {"train": 1, "val": 2, "test": 3, "ood": 4}
+    assert data.literal == 4
+
+
+def test_another_source_must_be_prepared_first() -> None:
+    shutil.copytree(PROJECT / "data" / "raw", "data/raw")
+    with pytest.raises(ParamsError, match="after `dvc repro prepare`"):
+        plan.measure({"prepare": {"source": "my.csv", "ood_source": "shipped"}})
+
+
+# ---- doctor
+
+
+def lines(*findings: doctor.Finding) -> str:
+    return "\n".join(finding.line() for finding in findings)
+
+
+def test_doctor_ends_with_2_only_when_something_must_be_mended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = [doctor.Finding("ok", "python 3.11.7"), doctor.Finding("note", "weights", "wait")]
+    monkeypatch.setattr(doctor, "examine", lambda: found)
+    assert quip("doctor").exit_code == 0
+    found.append(doctor.Finding("mend", "dvc.yaml is missing", "bring it back"))
+    done = quip("doctor")
+    assert done.exit_code == 2
+    assert done.stdout.splitlines()[-1] == "mend dvc.yaml is missing -> bring it back"
+
+
+def test_doctor_finds_nothing_to_mend_in_this_project(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(PROJECT)
+    checks = (doctor.python, doctor.parameters, doctor.pipeline)
+    assert not [f for check in checks for f in check() if f.level == "mend"]
+
+
+def test_doctor_names_every_wrong_section() -> None:
+    def spoil(sections: dict[str, Any]) -> None:
+        sections["dpo"]["betta"] = 0.2
+        sections["teechr"] = {}
+        del sections["respond"]["num_beams"]
+        sections["critic"]["endpoint"] = "nowhere"
+
+    write_params(spoil)
+    said = lines(*doctor.parameters())
+    assert "unknown key 'dpo.betta'" in said
+    assert "Did you mean 'beta'?" in said
+    assert "unknown section 'teechr'. Did you mean 'teacher'?" in said
+    assert "key 'respond.num_beams' is missing" in said
+    assert "endpoint 'nowhere' is not under endpoints" in said
+
+
+def test_every_section_of_params_yaml_has_a_reader() -> None:
+    known = {*doctor.section_models(), "arms", "endpoints"}
+    assert set(shipped_params()) <= known
+
+
+def test_doctor_compares_packages_with_their_pins() -> None:
+    from importlib.metadata import version
+
+    pins = (
+        f"typer=={version('typer')}\n# x==1\nmlflow==0.1 \\\n    --hash=sha256:00\nno-such-one==1\n"
+    )
+    Path("requirements.txt").write_text(pins)
+    said = lines(*doctor.packages())
+    assert f"mlflow {version('mlflow')} (pinned 0.1), no-such-one missing" in said
+    assert "typer" not in said
+
+
+def test_doctor_asks_for_the_key_of_a_used_endpoint_and_never_shows_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def keyed(sections: dict[str, Any]) -> None:
+        hosted(sections)
+        sections["endpoints"]["hosted"]["api_key_env"] = "HOSTED_KEY"
+
+    write_params(keyed)
+    monkeypatch.delenv("HOSTED_KEY", raising=False)
+    assert "endpoint 'hosted': HOSTED_KEY is not set" in lines(*doctor.keys())
+    monkeypatch.setenv("HOSTED_KEY", "sk-123")
+    assert not list(doctor.keys())
+
+
+def test_doctor_tells_what_weights_are_to_be_fetched(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("QUIP_CACHE", str(tmp_path / "cache"))
+    found = list(doctor.weight_files())
+    assert {f.level for f in found} == {"note"}
+    assert "python -m quip.weights" in lines(*found)
+
+
+def test_doctor_reads_the_tracking_database(checkout: Path) -> None:
+    tracking.connect()
+    assert lines(*doctor.database()) == "ok   mlflow.db"
+    moved = checkout.with_name("moved")
+    checkout.rename(moved)
+    found = doctor.examine_database(moved / "mlflow.db")
+    assert (found.level, "this checkout was moved" in found.what) == ("note", True)
+
+
+def test_doctor_sees_a_damaged_database() -> None:
+    assert [f.level for f in doctor.database()] == ["note"]
+    Path("mlflow.db").write_text("not a database " * 100)
+    assert "mlflow.db cannot be read (file is not a database)" in lines(*doctor.database())
+
+
+def test_doctor_sees_what_a_kill_leaves_of_dvc_s_locks() -> None:
+    Path(".dvc/tmp").mkdir(parents=True)
+    Path(".dvc/tmp/lock").write_text(" 1234\n")
+    Path(".dvc/tmp/rwlock").write_text("{}")
+    assert not list(doctor.dvc_locks())
+    Path(".dvc/tmp/rwlock").write_text('{"a": {"wri')
+    assert "`rm .dvc/tmp/rwlock`" in lines(*doctor.dvc_locks())
+
+
+def test_doctor_sees_a_hard_linked_lock_of_a_dead_process() -> None:
+    import os
+
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    Path(".dvc/tmp").mkdir(parents=True)
+    lock = Path(".dvc/tmp/lock")
+    lock.write_text(f"/x/claim:{os.uname().nodename}:{ended.pid}:77")
+    assert f"held by dead process {ended.pid}" in lines(*doctor.dvc_locks())
+    lock.write_text(f"/x/claim:{os.uname().nodename}:{os.getpid()}:77")
+    assert not list(doctor.dvc_locks())
+
+
+def test_doctor_sees_a_stage_that_another_process_still_runs() -> None:
+    from quip import stage
+
+    with stage.holding("sft"):
+        assert "stage sft is still running" in lines(*doctor.stages_at_work())
+    assert not list(doctor.stages_at_work())
