@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -63,6 +64,9 @@ def speaker(arm: str | None) -> Speak:
 
     Raises DataError when there is neither a registered champion nor a model folder.
     """
+    # Read by torch's threads at their start. By default they spin while they wait, and on a machine
+    # that does something else as well one sentence takes minutes instead of seconds.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     uri = None if arm else registered()
     return from_registry(uri) if uri else from_folder(folder_of(arm))
 
