@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -13,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from quip import tracking
+from quip import prompts, tracking
 from quip.params import read_params
 from quip.trial import overlaid
 
@@ -101,6 +103,44 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pa
         return folder
 
     return make
+
+
+CRITIC_PROMPT = "--- user\nLiteral: {literal}\n1: {first}\n2: {second}\n"
+
+
+@pytest.fixture
+def critic_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A `critic` prompt whose texts `shown` can read back, whatever the shipped one says."""
+    folder = tmp_path / "prompts"
+    folder.mkdir()
+    (folder / "critic.txt").write_text(CRITIC_PROMPT, encoding="utf-8")
+    monkeypatch.setattr(prompts, "FOLDER", folder)
+
+
+def shown(body: Body) -> tuple[str, str, str]:
+    """The literal, the first and the second text that a critic was shown in one call."""
+    found = re.fullmatch(
+        r"Literal: (.*)\n1: (.*)\n2: (.*)", body["messages"][-1]["content"], re.DOTALL
+    )
+    assert found, body
+    return found[1], found[2], found[3]
+
+
+def likes(score: Callable[[str], float], lean: float = 0.0) -> Callable[[Body], tuple[int, bytes]]:
+    """A scripted critic: its log-odds for the first text are score(first) - score(second) + lean.
+
+    It answers with log-probabilities where asked for, else with the likelier choice.
+    """
+
+    def answer(body: Body) -> tuple[int, bytes]:
+        _, first, second = shown(body)
+        odds = score(first) - score(second) + lean
+        p = 1 / (1 + math.exp(-odds))
+        text = "1" if p >= 0.5 else "2"
+        logprobs = {"1": math.log(p), "2": math.log(1 - p), "The": -20.0}
+        return chat(text, logprobs if body.get("logprobs") else None)
+
+    return answer
 
 
 @pytest.fixture(scope="session")

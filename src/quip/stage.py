@@ -82,7 +82,8 @@ def holding(name: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        print(f"{name}: another process still runs this stage here; waiting for it to end.")
+        line = f"{name}: another process still runs this stage here; waiting for it to end."
+        print(line, flush=True)
         lock.acquire()
     try:
         yield
