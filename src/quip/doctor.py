@@ -128,12 +128,14 @@ def section_models() -> dict[str, type[BaseModel]]:
     from quip.critic import CriticParams
     from quip.imitating import Imitation
     from quip.judging import JudgeParams
+    from quip.preference import Debias
     from quip.training import Training
 
     modules = {name: module_of(name) for name in stage_names()}
     own = {name: module.Params for name, module in modules.items() if hasattr(module, "Params")}
-    shared = {"critic": CriticParams, "judge": JudgeParams, "dpo": modules["align"].Dpo}
-    return {**own, **shared, "align": Training, "baseline": Imitation}
+    shared = {"critic": CriticParams, "judge": JudgeParams, "debias": Debias}
+    training = {"dpo": modules["align"].Dpo, "align": Training, "baseline": Imitation}
+    return {**own, **shared, **training}
 
 
 def stage_names() -> list[str]:
