@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import typer.main
@@ -24,7 +24,6 @@ import yaml
 
 from quip import prompts, sources, tables
 from quip.oracle import Endpoint
-from quip.preference import Debias
 from quip.stages.roles import KNOWN_ARMS
 
 ROOT = Path(__file__).parent.parent
@@ -95,7 +94,7 @@ def words() -> set[str]:
     """Values a user can meet: of params, of data files, of the tables in the code."""
     values = [value for section in PARAMS.values() for value in leaves(section)]
     known = {str(value) for value in values} | set(KNOWN_ARMS) | set(Endpoint.model_fields)
-    known |= set(get_args(Debias)) | set(sources.PUBLIC) | set(sources.SPLITS)
+    known |= set(sources.PUBLIC) | set(sources.SPLITS)
     known |= set(tables.READERS) | {".tar.gz"} | {p.stem for p in prompts.FOLDER.glob("*.txt")}
     return known
 
