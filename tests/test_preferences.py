@@ -1,0 +1,296 @@
+"""The arithmetic of preference, and the stage that decides which text is better."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from quip.errors import DataError
+from quip.preference import Debias, flipped, logit, of, outcome, preference, sigmoid
+from quip.records import Answer, Critique, Preference, read_rows, write_rows
+from quip.stages import preferences
+
+Project = Callable[..., Path]
+
+LOG_ODDS = Debias(method="log_odds", scale=1.0, per_word=0.0)
+PROBABILITY = Debias(method="probability", scale=1.0, per_word=0.0)
+LENGTH = Debias(method="log_odds", scale=0.5, per_word=-0.1)
+EVERY_WAY = pytest.mark.parametrize(
+    "debias", [LOG_ODDS, PROBABILITY, LENGTH], ids=["log_odds", "probability", "length"]
+)
+chances = st.floats(0, 1)
+OPPOSITE = {"win": "loss", "loss": "win", "tie": "tie"}
+
+
+def answer(p: float | None, raw: str = "") -> Answer:
+    return Answer(p_first=p, source="unread" if p is None else "logprobs", raw=raw)
+
+
+def critique(
+    forward: float | None, backward: float | None, key: str = "t1", a: str = "A", b: str = "B"
+) -> Critique:
+    return Critique(
+        input=key,
+        split="train",
+        literal="l",
+        name_a="0",
+        name_b="1",
+        a=a,
+        b=b,
+        judge="j",
+        forward=answer(forward, "raw forward"),
+        backward=answer(backward, "raw backward"),
+    )
+
+
+def swapped(row: Critique) -> Critique:
+    """The same comparison with the roles of the two texts exchanged."""
+    return row.model_copy(
+        update={"a": row.b, "b": row.a, "forward": row.backward, "backward": row.forward}
+    )
+
+
+# ---- the arithmetic
+
+
+@pytest.mark.parametrize(
+    ("forward", "backward", "by_log_odds", "by_probability"),
+    [
+        (0.9, 0.1, 0.9, 0.9),  # the same text in both orders
+        (0.9, 0.9, 0.5, 0.5),  # the same position in both orders
+        (0.5, 0.5, 0.5, 0.5),
+        (0.8, 0.5, 2 / 3, 0.65),  # odds 4 and 1: sqrt(4) : 1
+        (1.0, 0.0, 1 - 1e-6, 1.0),  # certain, yet not infinitely
+        (1.0, 0.5, 0.999, 0.75),
+    ],
+)
+def test_worked_values(
+    forward: float, backward: float, by_log_odds: float, by_probability: float
+) -> None:
+    row = critique(forward, backward)
+    assert of(row, LOG_ODDS) == pytest.approx(by_log_odds, abs=1e-4)
+    assert of(row, PROBABILITY) == pytest.approx(by_probability, abs=1e-4)
+
+
+@EVERY_WAY
+@given(chances, chances)
+def test_swapping_the_order_flips_the_preference(
+    debias: Debias, forward: float, backward: float
+) -> None:
+    row = critique(forward, backward, a="one two three", b="one")
+    here, there = of(row, debias), of(swapped(row), debias)
+    assert here is not None
+    assert there is not None
+    assert 0 <= here <= 1
+    assert here + there == pytest.approx(1, abs=1e-12)
+
+
+@EVERY_WAY
+@settings(max_examples=300)
+@given(st.integers(0, 20), st.integers(0, 20), st.sampled_from([0.0, 0.05, 0.1, 0.25]))
+def test_swapping_the_order_flips_the_winner_exactly(
+    debias: Debias, forward: int, backward: int, margin: float
+) -> None:
+    """Once 0.55 was a win and 0.45 a tie at a margin of 0.05, by a rounding of floats."""
+    row = critique(forward / 20, backward / 20, a="one two three", b="one")
+    here, there = of(row, debias), of(swapped(row), debias)
+    assert here is not None
+    assert there is not None
+    assert outcome(there, margin) == OPPOSITE[outcome(here, margin)]
+
+
+@EVERY_WAY
+@given(chances)
+def test_a_text_against_itself_gives_one_half(debias: Debias, p: float) -> None:
+    """Whatever the position bias: identical texts get the same answer in both orders. Once the
+    rounding of (p + 1 - p) / 2 was taken for a preference."""
+    value = of(critique(p, p, a="same", b="same"), debias)
+    assert value == 0.5
+    assert outcome(value, 0.0) == "tie"
+
+
+@given(st.floats(-5, 5), st.floats(-5, 5))
+def test_a_constant_lean_to_one_position_changes_nothing(skill: float, lean: float) -> None:
+    fair = critique(sigmoid(skill), sigmoid(-skill))
+    leaning = critique(sigmoid(skill + lean), sigmoid(-skill + lean))
+    assert of(leaning, LOG_ODDS) == pytest.approx(of(fair, LOG_ODDS), abs=1e-9)
+
+
+def test_scale_says_how_surely_and_never_which() -> None:
+    """Odds of 9 : 1 at half the scale are 3 : 1."""
+    half = Debias(method="log_odds", scale=0.5, per_word=0.0)
+    assert of(critique(0.9, 0.1), half) == pytest.approx(0.75)
+    assert of(critique(0.1, 0.9), half) == pytest.approx(0.25)
+
+
+def test_every_word_more_takes_from_the_longer_text() -> None:
+    """Odds of 3 : 1 for the text that is two words longer, at log(3) / 2 a word: one half."""
+    row = critique(0.75, 0.25, a="one two three", b="one")
+    fair = Debias(method="log_odds", scale=1.0, per_word=-math.log(3) / 2)
+    assert of(row, fair) == pytest.approx(0.5)
+    assert of(row, LOG_ODDS) == pytest.approx(0.75)
+
+
+@given(chances)
+def test_length_alone_never_decides(p: float) -> None:
+    row = critique(p, p, a="one two three four five", b="one")
+    assert of(row, LENGTH) == 0.5
+
+
+@given(st.floats(1e-5, 1 - 1e-5))
+def test_sigmoid_undoes_logit(p: float) -> None:
+    assert sigmoid(logit(p)) == pytest.approx(p)
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_sigmoid_never_overflows(x: float) -> None:
+    assert 0 <= sigmoid(x) <= 1
+
+
+def test_logit_stays_finite_at_the_ends() -> None:
+    assert math.isfinite(logit(0.0))
+    assert logit(0.0) == pytest.approx(-logit(1.0))
+
+
+@EVERY_WAY
+@pytest.mark.parametrize(("forward", "backward"), [(None, 0.1), (0.9, None), (None, None)])
+def test_an_unread_answer_is_never_a_vote(
+    debias: Debias, forward: float | None, backward: float | None
+) -> None:
+    assert of(critique(forward, backward), debias) is None
+    assert preference(answer(forward), answer(backward), debias.method) is None
+    assert flipped(answer(forward), answer(backward)) is None
+
+
+@pytest.mark.parametrize(
+    ("forward", "backward", "flips"),
+    [(0.9, 0.9, True), (0.1, 0.2, True), (0.9, 0.1, False), (0.5, 0.9, False), (0.5, 0.5, False)],
+)
+def test_a_flip_is_a_named_text_that_changes_with_the_order(
+    forward: float, backward: float, flips: bool
+) -> None:
+    assert flipped(answer(forward), answer(backward)) is flips
+
+
+@pytest.mark.parametrize(
+    ("value", "margin", "expected"),
+    [
+        (0.51, 0.0, "win"),
+        (0.49, 0.0, "loss"),
+        (0.5, 0.0, "tie"),
+        (0.55, 0.05, "tie"),
+        (0.45, 0.05, "tie"),
+        (0.551, 0.05, "win"),
+        (0.449, 0.05, "loss"),
+        (1.0, 0.5, "tie"),
+    ],
+)
+def test_win_tie_and_loss(value: float, margin: float, expected: str) -> None:
+    assert outcome(value, margin) == expected
+
+
+# ---- deciding
+
+
+def test_the_preferred_text_is_chosen_and_the_surest_pair_comes_first() -> None:
+    rows, dropped = preferences.decide(
+        [critique(0.6, 0.4, "t1"), critique(0.1, 0.9, "t2"), critique(0.9, 0.1, "t0")],
+        LOG_ODDS,
+        0.5,
+    )
+    assert [(row.input, row.chosen, row.rejected) for row in rows] == [
+        ("t0", "A", "B"),
+        ("t2", "B", "A"),
+        ("t1", "A", "B"),
+    ]
+    assert [row.confidence for row in rows] == pytest.approx([0.9, 0.9, 0.6])
+    assert not dropped
+
+
+@EVERY_WAY
+@given(chances, chances)
+def test_swapping_a_and_b_gives_the_same_training_pair(
+    debias: Debias, forward: float, backward: float
+) -> None:
+    row = critique(forward, backward, a="one two three", b="one")
+    here, there = (preferences.decide([c], debias, 0.6)[0] for c in (row, swapped(row)))
+    assert [(r.chosen, r.rejected) for r in here] == [(r.chosen, r.rejected) for r in there]
+    assert [r.confidence for r in here] == pytest.approx([r.confidence for r in there])
+
+
+@EVERY_WAY
+@pytest.mark.parametrize("always", [0.999, 0.7, 0.02])
+def test_a_critic_that_always_names_one_position_gives_no_pair(
+    debias: Debias, always: float
+) -> None:
+    critiques = [critique(always, always, f"t{i}") for i in range(5)]
+    assert {of(row, debias) for row in critiques} == {0.5}
+    rows, dropped = preferences.decide(critiques, debias, 0.5)
+    assert (rows, dict(dropped)) == ([], {"unsure": 5})
+
+
+def test_an_unsure_and_an_unread_critique_are_counted_apart() -> None:
+    rows, dropped = preferences.decide(
+        [critique(0.55, 0.45), critique(None, 0.9), critique(0.9, 0.1)], LOG_ODDS, 0.6
+    )
+    assert len(rows) == 1
+    assert dropped == {"unsure": 1, "unparsed": 1}
+
+
+# ---- the stage
+
+
+def run(rows: list[Critique]) -> None:
+    write_rows("critique.jsonl", rows)
+    preferences.main(
+        [*("--critique", "critique.jsonl", "--out", "out.jsonl"), "--metrics", "m.json"]
+    )
+
+
+def test_the_stage_writes_pairs_and_what_it_left_out(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project(debias=LOG_ODDS.model_dump(), preferences={"min_confidence": 0.6, "max_unparsed": 0.5})
+    run(
+        [
+            critique(0.9, 0.2, "t1", a="one two three", b="one"),
+            critique(0.9, 0.9, "t2"),
+            critique(None, 0.9, "t3"),
+            critique(0.2, 0.9, "t4", a="one", b="one two"),
+        ]
+    )
+    rows = read_rows("out.jsonl", Preference)
+    assert [(row.input, row.chosen) for row in rows] == [("t1", "one two three"), ("t4", "one two")]
+    assert json.loads(Path("m.json").read_text()) == {
+        "critiques": 4,
+        "kept": 2,
+        "dropped": {"unsure": 1, "unparsed": 1},
+        "flip_rate": 0.25,
+        "confidence": 0.8571,
+        "chosen_words": 2.5,
+        "rejected_words": 1.0,
+    }
+    assert "critiques 4, kept 2, unsure 1, unparsed 1" in capsys.readouterr().out
+
+
+def test_too_many_unread_critiques_stop_the_stage_with_the_first(project: Project) -> None:
+    project(preferences={"max_unparsed": 0.05})
+    with pytest.raises(DataError) as caught:
+        run([critique(0.9, 0.1, f"t{i}") for i in range(8)] + [critique(0.1, None, "t8")])
+    assert str(caught.value) == (
+        "1 of 9 critiques could not be read (limit 5%). First: input t8: 'raw forward'. "
+        "Look at prompts/critic.txt."
+    )
+    assert not Path("out.jsonl").exists()
+
+
+def test_no_pair_at_all_stops_the_stage_with_the_remedy(project: Project) -> None:
+    project()
+    with pytest.raises(DataError, match=r"no pair is left of 2 .*'unsure': 2.*min_confidence"):
+        run([critique(0.99, 0.99, "t1"), critique(0.98, 0.98, "t2")])
