@@ -105,6 +105,23 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pa
     return make
 
 
+@pytest.fixture
+def scripted_project(server: ChatServer, project: Callable[..., Path]) -> Callable[..., Path]:
+    """As `project`, with the scripted server as teacher, critic and judge (model "m")."""
+    roles: dict[str, Any] = {
+        "endpoints": {"scripted": {"base_url": server.url, "model": "m", "concurrency": 1}},
+        "teacher": {"endpoint": "scripted"},
+        "critic": {"endpoint": "scripted", "prompt": "critic", "samples": 3},
+        "judge": {"endpoints": ["scripted"], "prompt": "critic", "samples": 3},
+    }
+    return lambda **changes: project(**overlaid(roles, changes))
+
+
+def options(**paths: object) -> list[str]:
+    """A stage's command line: `options(out="x")` is ["--out", "x"]."""
+    return [part for name, path in paths.items() for part in (f"--{name}", str(path))]
+
+
 CRITIC_PROMPT = "--- user\nLiteral: {literal}\n1: {first}\n2: {second}\n"
 
 

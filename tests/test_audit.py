@@ -1,0 +1,193 @@
+"""The audit: agreement and biases of a critic on gold pairs, worked by hand and as a stage."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import ChatServer, chat, likes, options, shown
+from quip.agreement import agreement, audit_summary, interval
+from quip.errors import DataError
+from quip.preference import Debias
+from quip.records import Answer, Critique, GoldPair, read_rows, write_rows
+from quip.stages import audit
+
+Project = Callable[..., Path]
+LOG_ODDS = Debias(method="log_odds", scale=1.0, per_word=0.0)
+DEBIAS = {"method": "log_odds", "scale": 1.0, "per_word": 0.0}
+
+
+def pair(key: str, kind: str = "plain", better: str = "b b", worse: str = "w w") -> GoldPair:
+    return GoldPair(
+        id=key, kind=kind, half="held_out", literal="l", better=better, worse=worse, device=None
+    )
+
+
+def critique(forward: float | None, backward: float | None) -> Critique:
+    def answer(p: float | None) -> Answer:
+        return Answer(p_first=p, source="unread" if p is None else "logprobs")
+
+    return Critique(
+        input="g",
+        split="gold",
+        literal="l",
+        name_a="better",
+        name_b="worse",
+        a="",
+        b="",
+        judge="j",
+        forward=answer(forward),
+        backward=answer(backward),
+    )
+
+
+def summary(pairs: Sequence[GoldPair], critiques: Sequence[Critique]) -> dict[str, Any]:
+    return audit_summary(pairs, critiques, LOG_ODDS, resamples=200, seed=1)
+
+
+PAIRS = [
+    pair("right"),
+    pair("wrong"),
+    pair("torn", kind="nonsense"),
+    pair("longer", kind="length", better="b", worse="w w"),
+    pair("unread", kind="length"),
+]
+CRITIQUES = [
+    critique(0.9, 0.2),  # names the better text in both orders
+    critique(0.1, 0.4),  # the first order names the worse, the second the better: worse in sum
+    critique(0.7, 0.7),  # the first position twice: one half
+    critique(0.2, 0.9),  # the longer and worse text in both orders
+    critique(None, 0.1),
+]
+
+
+def test_worked_rows() -> None:
+    found = summary(PAIRS, CRITIQUES)
+    assert found["n"] == 4
+    assert found["agreement"] == 0.375  # 1, 0, 1/2, 0
+    assert found["position_bias"] == 0.5  # "wrong" and "torn" change with the order
+    assert found["length_bias"] == 0.25
+    assert found["first_share"] == 0.5  # 0.9, 0.7, 0.7, 0.9 of eight answers
+    assert (found["unparsed"], found["unparsed_pairs"]) == (0.2, 1)
+    assert found["sources"] == {"logprobs": 4, "unread": 1}
+    assert {kind: (row["agreement"], row["n"]) for kind, row in found["by_kind"].items()} == {
+        "plain": (0.5, 2),
+        "nonsense": (0.5, 1),
+        "length": (0.0, 1),
+    }
+    low, high = found["ci95"]
+    assert 0 <= low <= 0.375 <= high <= 1
+
+
+def test_a_critic_that_is_always_right_agrees_wholly() -> None:
+    found = summary(PAIRS[:2], [critique(0.9, 0.1)] * 2)
+    assert (found["agreement"], found["ci95"]) == (1.0, [1.0, 1.0])
+    assert (found["position_bias"], found["length_bias"]) == (0, 0)
+
+
+def test_a_critic_that_always_names_the_first_knows_nothing() -> None:
+    found = summary(PAIRS, [critique(0.99, 0.99)] * 5)
+    assert (found["agreement"], found["position_bias"]) == (0.5, 1.0)
+    assert found["first_share"] == 1.0
+
+
+def test_a_critic_that_always_says_two_is_not_trusted_either() -> None:
+    found = summary(PAIRS, [critique(0.01, 0.01)] * 5)
+    assert (found["agreement"], found["position_bias"], found["first_share"]) == (0.5, 1.0, 0.0)
+
+
+def test_the_length_correction_may_turn_a_choice() -> None:
+    """The critic likes the longer, worse text at odds of 3 : 1; two words more cost log 16."""
+    longer = [pair("g", better="b", worse="w w w")]
+    critiques = [critique(0.25, 0.75).model_copy(update={"a": "b", "b": "w w w"})]
+    assert summary(longer, critiques)["length_bias"] == 1.0
+    corrected = Debias(method="log_odds", scale=1.0, per_word=-1.386)
+    found = audit_summary(longer, critiques, corrected, resamples=100, seed=1)
+    assert (found["agreement"], found["length_bias"]) == (1.0, 0.0)
+
+
+def test_not_one_readable_answer_is_an_error() -> None:
+    with pytest.raises(DataError, match="no readable answer"):
+        summary(PAIRS[:1], [critique(None, None)])
+
+
+@pytest.mark.parametrize(("value", "score"), [(0.51, 1.0), (0.5, 0.5), (0.49, 0.0)])
+def test_agreement_of_one_pair(value: float, score: float) -> None:
+    assert agreement(value) == score
+
+
+def test_an_interval_is_the_same_for_the_same_seed_and_narrower_for_more_pairs() -> None:
+    values = [1.0, 0.0] * 20
+    assert interval(values, 500, 1) == interval(values, 500, 1)
+    wide, narrow = interval(values, 500, 1), interval(values * 25, 500, 1)
+    assert narrow[1] - narrow[0] < wide[1] - wide[0]
+    assert wide[0] < 0.5 < wide[1]
+
+
+# ---- the stage
+
+
+def gold() -> list[GoldPair]:
+    rows = [
+        pair(f"{kind}{i}", kind, better=f"good {kind} {i}", worse=f"bad {kind} {i}")
+        for kind in ("plain", "length")
+        for i in range(3)
+    ]
+    tune = [rows[0].model_copy(update={"id": "tuned", "half": "tune", "better": "tuned on"})]
+    return tune + rows
+
+
+def run() -> dict[str, Any]:
+    write_rows("gold.jsonl", gold())
+    audit.main(options(gold="gold.jsonl", out="critiques.jsonl", metrics="critic.json"))
+    found: dict[str, Any] = json.loads(Path("critic.json").read_text(encoding="utf-8"))
+    return found
+
+
+@pytest.mark.usefixtures("critic_prompt")
+def test_the_stage_asks_about_the_held_out_half_only(
+    server: ChatServer, scripted_project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scripted_project(audit={"per_kind": None, "resamples": 100, "seed": 1}, debias=DEBIAS)
+    server.answer = likes(lambda text: 2.0 * ("good" in text), lean=0.5)
+    found = run()
+    assert (found["agreement"], found["n"], found["position_bias"]) == (1.0, 6, 0.0)
+    assert found["critic"] == {"endpoint": "scripted", "prompt": "critic", "samples": 3}
+    assert found["debias"] == DEBIAS
+    assert (found["calls"], found["prompt_tokens"]) == (12, 120)
+    assert not any("tuned on" in text for body in server.asked for text in shown(body))
+    rows = read_rows("critiques.jsonl", Critique)
+    assert [row.input for row in rows] == [row.id for row in gold()[1:]]
+    assert {(row.split, row.name_a, row.name_b) for row in rows} == {("gold", "better", "worse")}
+    assert "agreement 1.000 [1.000, 1.000]" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("critic_prompt")
+def test_per_kind_takes_the_first_pairs_of_each_kind(
+    server: ChatServer, scripted_project: Project
+) -> None:
+    scripted_project(audit={"per_kind": 1, "resamples": 100, "seed": 1})
+    server.answer = likes(len)
+    run()
+    rows = read_rows("critiques.jsonl", Critique)
+    assert [row.input for row in rows] == ["plain0", "length0"]
+
+
+@pytest.mark.usefixtures("critic_prompt")
+def test_a_critic_that_answers_nothing_readable_is_said_so(
+    server: ChatServer, scripted_project: Project
+) -> None:
+    scripted_project(audit={"per_kind": 1, "resamples": 100, "seed": 1})
+    server.answer = lambda body: chat("I", {"I": -0.1})
+    with pytest.raises(DataError, match=r"no readable answer. Look at prompts/critic.txt"):
+        run()
+    assert not Path("critic.json").exists()
+
+
+def test_gold_pairs_without_a_held_out_half_are_refused() -> None:
+    with pytest.raises(DataError, match="no gold pair is marked 'held_out'"):
+        audit.held_out(gold()[:1], None)
