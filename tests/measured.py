@@ -202,7 +202,8 @@ def write_params(root: Path, arms: Sequence[str]) -> None:
         "endpoints: {embedded: {base_url: 'http://127.0.0.1:1/v1', model: qwen, api_key_env: KEY}}",
         "candidates: {k: 6, temperature: 0.9}",
         "dpo: {beta: 0.1, epochs: 2}",
-        "evaluate: {tie_margin: 0.05, resamples: 500, seed: 1, debias: log_odds}",
+        "evaluate: {tie_margin: 0.05, resamples: 500, seed: 1}",
+        "debias: {method: log_odds, scale: 1.0, per_word: 0.0}",
         "report: {samples: 20}",
     ]
     root.mkdir(parents=True, exist_ok=True)

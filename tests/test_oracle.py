@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,12 @@ def requests(n: int) -> list[Request]:
 
 
 @pytest.fixture
-def scripted(server: ChatServer, project: Project) -> Iterator[ChatServer]:
+def scripted(server: ChatServer, project: Project) -> ChatServer:
     project(
         endpoints={"scripted": {"base_url": server.url, "model": "m", "retries": 2, "timeout": 5}}
     )
     server.answer = lambda body: chat(f"answer to {body['messages'][0]['content']}")
-    yield server
+    return server
 
 
 def ask(n: int) -> list[str | None]:
@@ -133,7 +133,7 @@ def test_an_endpoint_that_is_not_there(project: Project) -> None:
 
 def test_an_endpoint_that_is_not_named(project: Project) -> None:
     project()
-    with pytest.raises(ParamsError, match="'embeded' is not under endpoints.*'embedded'"):
+    with pytest.raises(ParamsError, match=r"'embeded' is not under endpoints.*'embedded'"):
         oracle.endpoint("embeded")
 
 

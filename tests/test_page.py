@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from quip import page
+from quip.preference import Debias
 from quip.records import Answer, Critique, Reference
 
 
@@ -40,7 +41,7 @@ def test_a_judge_that_always_names_the_first_is_seen():
 
 def test_calibration_counts_the_better_text_on_either_side():
     rows = [critique(0.9, 0.1), critique(0.1, 0.9), critique(None, 0.5), critique(0.7, 0.7)]
-    found = page.calibration(rows, "log_odds")
+    found = page.calibration(rows, Debias(method="log_odds", scale=1.0, per_word=0.0))
     assert [agreed for _, agreed in found] == [1.0, 0.0]
     assert [confidence for confidence, _ in found] == pytest.approx([0.9, 0.9])
 

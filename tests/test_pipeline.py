@@ -105,6 +105,23 @@ def test_params_sections_exist(stage: str) -> None:
             section = section[key]
 
 
+def loaded(stage: str) -> set[str]:
+    """The sections that the modules of a stage load, `load("name", ...)` in their source."""
+    files = (file_of(module) for module in closure(module_of(stage)))
+    texts = (file.read_text(encoding="utf-8") for file in files if file)
+    return {name for text in texts for name in re.findall(r"(?<!`)\bload\(\s*\"(\w+)\"", text)}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_params_name_every_section_that_is_loaded(stage: str) -> None:
+    """`debias` once stood in no stage's params, so that changing it re-ran nothing."""
+    assert loaded(stage) <= set(STAGES[stage].get("params", []))
+
+
+def test_the_loaded_sections_are_seen() -> None:
+    assert {"critic", "debias", "audit"} == loaded("audit")
+
+
 def sections() -> list[tuple[str, type[Section]]]:
     from quip.critic import CriticParams
     from quip.judging import JudgeParams

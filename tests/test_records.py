@@ -54,7 +54,8 @@ def test_a_row_written_is_the_row_read(row: BaseModel, tmp_path: Path) -> None:
 
 def test_every_row_type_makes_the_round_trip() -> None:
     nested = {records.Row, records.Paraphrase, Answer}
-    assert {type(row) for row in ROWS} == set(records.Row.__subclasses__()) - nested
+    known = {row for row in records.Row.__subclasses__() if row.__module__ == records.__name__}
+    assert {type(row) for row in ROWS} == known - nested
 
 
 @settings(max_examples=30)

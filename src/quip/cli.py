@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -98,6 +99,39 @@ def times() -> None:
     from quip import times as clock
 
     typer.echo(clock.table(clock.read(stage.state("times.jsonl"))))
+
+
+@app.command()
+def critics(
+    prompts: Annotated[
+        list[str] | None, typer.Argument(help="Prompt names; all critic*.txt when left out.")
+    ] = None,
+    per_kind: Annotated[
+        int | None, typer.Option(help="Gold pairs of each kind; all when left out.")
+    ] = None,
+) -> None:
+    """Measure critic prompts on the tuning half of the gold pairs, and fit `debias`."""
+    from quip import variants
+
+    typer.echo(variants.table(variants.measure(prompts or variants.names(), per_kind)))
+
+
+@app.command(name="try")
+def small(
+    folder: Annotated[Path, typer.Option(help="Where the small project is laid out.")] = Path(
+        ".quip/try"
+    ),
+) -> None:
+    """The whole pipeline on little data, in a folder of its own (params.try.yaml)."""
+    from quip import trial
+
+    trial.make(Path.cwd(), folder)
+    code = trial.repro(folder.resolve())
+    if code:
+        raise typer.Exit(code)
+    os.chdir(folder)
+    times()
+    results()
 
 
 @app.command()

@@ -15,11 +15,10 @@ from typing import NamedTuple
 from quip import prompts
 from quip.oracle import ModelReply, Oracle, Request
 from quip.params import Section
-from quip.preference import Debias
 from quip.records import Answer, Critique, GoldPair, Split
 
 TOP_LOGPROBS = 20
-CHOICE = re.compile(r"\b([12])\b")
+NUMBER = re.compile(r"(?<![\w.,])[-\u2212]?\d+(?:[.,]\d+)*\b")
 
 
 class CriticParams(Section):
@@ -27,7 +26,6 @@ class CriticParams(Section):
 
     endpoint: str
     prompt: str
-    debias: Debias
     samples: int
 
 
@@ -114,9 +112,9 @@ def p_first_of_logprobs(top: Sequence[tuple[str, float]]) -> float | None:
 
 
 def parse_choice(text: str) -> str | None:
-    """The choice an answer names: "1", "2", or None when it names none or both."""
-    named = set(CHOICE.findall(text))
-    return named.pop() if len(named) == 1 else None
+    """The choice an answer names: "1" or "2"; None when it names none, both or another number."""
+    named = set(NUMBER.findall(text))
+    return named.pop() if named in ({"1"}, {"2"}) else None
 
 
 def p_first_of_choices(choices: Sequence[str | None]) -> float | None:

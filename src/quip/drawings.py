@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from quip import figures, findings, page
 from quip.evidence import Evidence
 from quip.findings import SPLIT
+from quip.preference import Debias
 
 
 class Drawing(NamedTuple):
@@ -125,7 +126,7 @@ def draw_critic(found: Evidence) -> Iterator[Drawing]:
             + "; ".join(f"{k} {value:.2f} {findings.span(ends)}" for k, value, *ends in marks),
             "Agreement by kind of pair with 95 % interval; the dashed line is chance.",
         )
-    bins = page.bins(page.calibration(found.gold, found.wtr["settings"]["debias"]))
+    bins = page.bins(page.calibration(found.gold, Debias(**found.wtr["settings"]["debias"])))
     if bins:
         yield Drawing(
             "critic-reliability",

@@ -2,6 +2,11 @@
 
 Pure functions over `Answer`s. Probabilities are clipped to [EPSILON, 1 - EPSILON] before log-odds,
 so that a critic that is certain does not become infinitely certain.
+
+Three biases, three remedies, all in `of`. Position: the two orders are averaged. Confidence: a
+small model's log-odds say which text it prefers, but not how surely; `scale` turns them into
+probabilities. Length: a critic that favours the longer text loses `per_word` for every word more.
+The two numbers are fitted on the tuning half of the gold pairs (`quip critics`).
 """
 
 from __future__ import annotations
@@ -9,10 +14,21 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+from quip.params import Section
 from quip.records import Answer, Critique, Outcome
 
 EPSILON = 1e-6
-Debias = Literal["log_odds", "probability"]
+ROUNDING = 1e-9
+"""0.55 and 0.45 are equally far from one half, but not as floats."""
+Method = Literal["log_odds", "probability"]
+
+
+class Debias(Section):
+    """Section `debias`, the same wherever a critique becomes a preference."""
+
+    method: Method
+    scale: float
+    per_word: float
 
 
 def logit(p: float) -> float:
@@ -25,7 +41,7 @@ def sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
 
 
-def preference(forward: Answer, backward: Answer, debias: Debias = "log_odds") -> float | None:
+def preference(forward: Answer, backward: Answer, method: Method = "log_odds") -> float | None:
     """The critic's preference for `a` over `b`, in [0, 1], freed of its position bias.
 
     `forward` showed a first, `backward` showed b first. With "log_odds" it is
@@ -35,14 +51,24 @@ def preference(forward: Answer, backward: Answer, debias: Debias = "log_odds") -
     """
     if forward.p_first is None or backward.p_first is None:
         return None
-    if debias == "probability":
-        return (forward.p_first + 1 - backward.p_first) / 2
+    if method == "probability":
+        return 0.5 + (forward.p_first - backward.p_first) / 2
     return sigmoid((logit(forward.p_first) - logit(backward.p_first)) / 2)
 
 
-def of(critique: Critique, debias: Debias = "log_odds") -> float | None:
-    """`preference` of one comparison: of its text `a` over its text `b`."""
-    return preference(critique.forward, critique.backward, debias)
+def of(critique: Critique, debias: Debias) -> float | None:
+    """The calibrated preference for text `a` of one comparison, in [0, 1].
+
+    sigmoid(scale * logit(p) + per_word * (words(a) - words(b))), where p is `preference` of the
+    two orders: a logistic regression without intercept, so that swapping the texts gives exactly
+    one minus it. A critic that answers the same whichever text comes first prefers neither: one
+    half, whatever the lengths. None when either order could not be read.
+    """
+    p = preference(critique.forward, critique.backward, debias.method)
+    if p is None or p == 0.5:
+        return p
+    longer = len(critique.a.split()) - len(critique.b.split())
+    return sigmoid(debias.scale * logit(p) + debias.per_word * longer)
 
 
 def flipped(forward: Answer, backward: Answer) -> bool | None:
@@ -58,6 +84,6 @@ def flipped(forward: Answer, backward: Answer) -> bool | None:
 
 def outcome(value: float, tie_margin: float) -> Outcome:
     """win, tie or loss of `a`: a tie when the preference is within `tie_margin` of one half."""
-    if abs(value - 0.5) <= tie_margin:
+    if abs(value - 0.5) <= tie_margin + ROUNDING:
         return "tie"
     return "win" if value > 0.5 else "loss"

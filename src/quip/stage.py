@@ -47,7 +47,7 @@ def arguments(
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a stage under its lock. Exit codes: 0 done, 2 params or data, 3 endpoint; one line each."""
+    """Run a stage under its lock. Exit codes: 0 done, 2 params or data, 3 endpoint; a line each."""
     name = os.environ.get("DVC_STAGE") or Path(sys.argv[0]).stem
     started = time.time()
     try:

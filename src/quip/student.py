@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from quip import weights
 from quip.engine import cores
@@ -56,16 +57,14 @@ def load(name: str | Path, precision: Precision = "fp32") -> Student:
     torch.set_num_threads(cores())
     source = weights.student_base(str(name))
     try:
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError) as error:
+        check_causal(name, AutoConfig.from_pretrained(source, trust_remote_code=False))
+        model = AutoModelForCausalLM.from_pretrained(
+            source, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        )
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise WeightsError(f"student '{name}' cannot be loaded: {reason}") from None
-    if model.config.is_encoder_decoder:
-        raise WeightsError(
-            f"student '{name}' is an encoder-decoder: TRL trains those wrong without a word. "
-            "Choose a causal model."
-        )
     if tokenizer.eos_token_id is None:
         raise WeightsError(f"student '{name}': its tokenizer has no end-of-sequence token.")
     if tokenizer.pad_token_id is None:
@@ -73,6 +72,17 @@ def load(name: str | Path, precision: Precision = "fp32") -> Student:
     if use_bf16(precision):
         model = model.bfloat16()
     return Student(model.eval(), tokenizer)
+
+
+def check_causal(name: str | Path, config: Any) -> None:
+    """Refuse an encoder-decoder. The configuration is asked before anything is loaded: of some
+    (BART) transformers makes a causal model out of half the weights, and the other half at random.
+    """
+    if config.is_encoder_decoder:
+        raise WeightsError(
+            f"student '{name}' is an encoder-decoder: TRL trains those wrong without a word. "
+            "Choose a causal model."
+        )
 
 
 def use_bf16(precision: Precision) -> bool:
@@ -91,6 +101,8 @@ def save(student: Student, folder: Path) -> None:
     """Save merged float32 safetensors and the tokenizer, whole or not at all."""
     folder = Path(folder)
     beside = folder.with_name(f".{folder.name}.tmp")
+    if beside.exists():
+        remove(beside)
     beside.mkdir(parents=True, exist_ok=True)
     model = student.model
     if hasattr(model, "merge_and_unload"):

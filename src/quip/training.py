@@ -160,12 +160,14 @@ def scratch_folder(
 
 
 def last_checkpoint(scratch: Path) -> str | None:
-    from transformers.trainer_utils import get_last_checkpoint
-
-    found = get_last_checkpoint(str(scratch)) if scratch.is_dir() else None
-    if found:
-        print(f"going on from {Path(found).name}")
-    return found
+    """The newest whole checkpoint. One that a kill cut off lacks the trainer's state, which is
+    written last; starting from it would fail again and again."""
+    whole = [path.parent for path in scratch.glob("checkpoint-*/trainer_state.json")]
+    if not whole:
+        return None
+    newest = max(whole, key=lambda folder: int(folder.name.removeprefix("checkpoint-")))
+    print(f"going on from {newest.name}")
+    return str(newest)
 
 
 def merged(history: Sequence[dict[str, Any]]) -> list[dict[str, float]]:

@@ -16,6 +16,7 @@ from quip.agreement import audit_summary
 from quip.critic import CriticParams, compare, gold_comparisons
 from quip.errors import DataError
 from quip.params import Section, load
+from quip.preference import Debias
 from quip.records import GoldPair, read_rows, write_json, write_rows
 
 
@@ -28,13 +29,17 @@ class Params(Section):
 def main(argv: Sequence[str] | None = None) -> None:
     args = stage.arguments(__doc__, argv, "gold", "out", "metrics")
     params, critic = load("audit", Params), load("critic", CriticParams)
+    debias = load("debias", Debias)
     pairs = held_out(read_rows(args.gold, GoldPair), params.per_kind)
     with oracle.connect(critic.endpoint) as model:
         critiques = compare(model, critic.prompt, critic.samples, gold_comparisons(pairs), "audit")
         spent = model.spent()
     write_rows(args.out, critiques)
-    summary = audit_summary(pairs, critiques, critic.debias, params.resamples, params.seed)
-    write_json(args.metrics, {**summary, "critic": critic.model_dump(), **spent})
+    summary = audit_summary(pairs, critiques, debias, params.resamples, params.seed)
+    write_json(
+        args.metrics,
+        {**summary, "critic": critic.model_dump(), "debias": debias.model_dump(), **spent},
+    )
     low, high = summary["ci95"]
     stage.say("audit", {"pairs": len(pairs), "unparsed": summary["unparsed_pairs"]})
     print(

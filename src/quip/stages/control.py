@@ -16,16 +16,17 @@ from quip import oracle, stage
 from quip.critic import Comparison, CriticParams, compare
 from quip.judging import JudgeParams, verdicts
 from quip.params import load
-from quip.preference import of
+from quip.preference import Debias, of
 from quip.records import Candidate, Reference, read_rows, write_rows
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = stage.arguments(__doc__, argv, "references", "candidates", "out")
     params, critic = load("judge", JudgeParams), load("critic", CriticParams)
+    debias = load("debias", Debias)
     references = [r for r in read_rows(args.references, Reference) if r.split == "test"]
     few = references[: params.control_inputs]
-    best = best_of_n(read_rows(args.candidates, Candidate), critic)
+    best = best_of_n(read_rows(args.candidates, Candidate), critic, debias)
     pairs = [
         *(against_teacher("teacher", r, r.paraphrases[1]) for r in few if len(r.paraphrases) > 1),
         *(against_teacher("copy", r, r.literal) for r in few),
@@ -41,7 +42,9 @@ def against_teacher(name: str, row: Reference, text: str) -> Comparison:
     return Comparison(row.input, row.split, row.literal, name, "teacher", text, row.paraphrases[0])
 
 
-def best_of_n(candidates: Iterable[Candidate], critic: CriticParams) -> dict[str, str]:
+def best_of_n(
+    candidates: Iterable[Candidate], critic: CriticParams, debias: Debias
+) -> dict[str, str]:
     """The critic's favourite sample of each test input, by knock-out: n - 1 comparisons."""
     rivals: dict[str, list[Candidate]] = {}
     for row in candidates:
@@ -51,7 +54,7 @@ def best_of_n(candidates: Iterable[Candidate], critic: CriticParams) -> dict[str
         while any(len(rows) > 1 for rows in rivals.values()):
             pairs = [pair for rows in rivals.values() for pair in couples(rows)]
             rows = compare(model, critic.prompt, critic.samples, pairs, "best of n")
-            lost = {(c.input, loser(of(c, critic.debias), c.name_a, c.name_b)) for c in rows}
+            lost = {(c.input, loser(of(c, debias), c.name_a, c.name_b)) for c in rows}
             rivals = {
                 key: [row for row in rows if (key, str(row.sample)) not in lost]
                 for key, rows in rivals.items()

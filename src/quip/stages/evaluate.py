@@ -42,7 +42,6 @@ class Params(Section):
     tie_margin: float = Field(ge=0, lt=0.5)
     resamples: int = Field(ge=100)
     seed: int = Field(ge=0)
-    debias: Debias
 
 
 class Text(NamedTuple):
@@ -61,17 +60,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     arms = read_arms()
     settings = params.load("evaluate", Params)
+    debias = params.load("debias", Debias)
     verdicts = Path(args.verdicts)
     judged = {arm: read_verdicts(verdicts / f"{arm}.jsonl", arm) for arm in arms}
     control = read_rows(verdicts / "control.jsonl", Critique)
     duels = read_rows(verdicts / "duel.jsonl", Critique) if len(arms) > 1 else []
     written = collect(judged, Path(args.responses), read_rows(args.references, Reference), control)
     result = {
-        "arms": {arm: summaries(rows, settings, arm) for arm, rows in judged.items()},
-        "controls": by_name(control, settings, lambda row: row.name_a),
-        "duels": by_name(duels, settings, lambda row: f"{row.name_a}_vs_{row.name_b}"),
+        "arms": {arm: summaries(rows, settings, debias, arm) for arm, rows in judged.items()},
+        "controls": by_name(control, settings, debias, lambda row: row.name_a),
+        "duels": by_name(duels, settings, debias, lambda row: f"{row.name_a}_vs_{row.name_b}"),
         "texts": measure(written, read_rows(args.meaning, Meaning)),
-        "settings": settings.model_dump(),
+        "settings": {**settings.model_dump(), "debias": debias.model_dump()},
     }
     write_json(args.out, result)
     write_plot(args.plots, result["arms"])
@@ -98,19 +98,21 @@ def read_verdicts(path: Path, arm: str) -> list[Critique]:
     return rows
 
 
-def by_name(rows: Iterable[Critique], settings: Params, name: Any) -> dict[str, Cells]:
+def by_name(
+    rows: Iterable[Critique], settings: Params, debias: Debias, name: Any
+) -> dict[str, Cells]:
     """Summaries of the rows that share a name, names in the order they come."""
     groups: dict[str, list[Critique]] = defaultdict(list)
     for row in rows:
         groups[name(row)].append(row)
-    return {key: summaries(group, settings, key) for key, group in groups.items()}
+    return {key: summaries(group, settings, debias, key) for key, group in groups.items()}
 
 
-def summaries(rows: Iterable[Critique], settings: Params, name: str) -> Cells:
+def summaries(rows: Iterable[Critique], settings: Params, debias: Debias, name: str) -> Cells:
     """{split: {judge: summary}} of one arm, control or duel."""
     cells: dict[str, dict[str, list[wtr.Comparison]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        cells[row.split][row.judge].append(compare(row, settings.debias))
+        cells[row.split][row.judge].append(compare(row, debias))
     return {
         split: {
             judge: summarise(cells[split][judge], settings, f"{name}, {split}, judge '{judge}'")

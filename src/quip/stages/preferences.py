@@ -20,7 +20,6 @@ from quip.records import Critique, Preference, read_rows, write_json, write_rows
 
 
 class Params(Section):
-    debias: Debias
     min_confidence: float
     max_unparsed: float
 
@@ -29,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = stage.arguments(__doc__, argv, "critique", "out", "metrics")
     params = load("preferences", Params)
     critiques = read_rows(args.critique, Critique)
-    rows, dropped = decide(critiques, params)
+    rows, dropped = decide(critiques, load("debias", Debias), params.min_confidence)
     check_unparsed(critiques, dropped["unparsed"], params.max_unparsed)
     if not rows:
         raise DataError(
@@ -53,14 +52,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
 
 
-def decide(critiques: Iterable[Critique], params: Params) -> tuple[list[Preference], Counter[str]]:
+def decide(
+    critiques: Iterable[Critique], debias: Debias, min_confidence: float
+) -> tuple[list[Preference], Counter[str]]:
     """Training pairs, most confident first, and what was left out."""
     rows, dropped = [], Counter[str]()
     for critique in critiques:
-        value = of(critique, params.debias)
+        value = of(critique, debias)
         if value is None:
             dropped["unparsed"] += 1
-        elif max(value, 1 - value) < params.min_confidence or value == 0.5:
+        elif max(value, 1 - value) < min_confidence or value == 0.5:
             dropped["unsure"] += 1
         else:
             rows.append(ordered(critique, value))

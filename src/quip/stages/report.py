@@ -23,6 +23,7 @@ from quip.drawings import Drawing, draw
 from quip.evidence import Evidence
 from quip.findings import SPLIT
 from quip.params import Section
+from quip.preference import Debias
 from quip.records import atomic
 
 INPUTS = (
@@ -75,7 +76,11 @@ def render(
             funnel=page.funnel({k: v for k, v in found.metrics.items() if k != "critic"}),
             costs=page.costs(found.metrics),
             samples=page.samples(
-                inputs, found.responses, found.verdicts, judging["tie_margin"], judging["debias"]
+                inputs,
+                found.responses,
+                found.verdicts,
+                judging["tie_margin"],
+                Debias(**judging["debias"]),
             ),
             settings=page.settings(settings),
         )

@@ -1,0 +1,125 @@
+"""The real thing, small: real weights, the real embedded engine, a real `dvc repro`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from quip import trial
+
+pytestmark = pytest.mark.slow
+PROJECT = Path(__file__).parent.parent
+CANARY = "sk-test-planted-canary"
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("small")
+    trial.make(PROJECT, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPENAI_API_KEY", CANARY)
+        assert trial.repro(folder) == 0
+    return folder
+
+
+def own_environment(folder: Path) -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_"))}
+    return {**kept, "PYTHONPATH": str(folder / "src")}
+
+
+def quip(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).parent / "quip"), *words]
+    return subprocess.run(
+        command, cwd=folder, env=own_environment(folder), capture_output=True, text=True
+    )
+
+
+def test_it_ends_in_measured_win_rates(small: Path) -> None:
+    wtr = json.loads((small / "data/metrics/wtr.json").read_text(encoding="utf-8"))
+    for arm in ("sft", "dpo"):
+        for split in ("test", "ood"):
+            row = wtr["arms"][arm][split]["embedded"]
+            assert abs(row["win"] + row["tie"] + row["loss"] - 1) < 1e-3
+            assert row["ci95"][0] <= row["wtr"] <= row["ci95"][1]
+    assert {"teacher", "copy", "best_of_n"} <= set(wtr["controls"])
+    assert "dpo_vs_sft" in wtr["duels"]
+
+
+def test_the_critic_was_audited(small: Path) -> None:
+    critic = json.loads((small / "data/metrics/critic.json").read_text(encoding="utf-8"))
+    assert set(critic["by_kind"]) == {"plain", "off_topic", "nonsense", "length", "weaker"}
+    assert critic["sources"] == {"logprobs": critic["n"]}
+    assert 0 <= critic["agreement"] <= 1
+
+
+def test_dpo_moved_the_student(small: Path) -> None:
+    runs = {
+        arm: json.loads((small / f"data/runs/{arm}.json").read_text(encoding="utf-8"))
+        for arm in ("sft", "dpo")
+    }
+    assert runs["sft"]["model_sha256"] != runs["dpo"]["model_sha256"]
+    curve = (small / "data/curves/dpo.csv").read_text(encoding="utf-8")
+    assert "reward_margin" in curve.splitlines()[0]
+
+
+def test_a_second_repro_runs_no_stage(small: Path) -> None:
+    again = subprocess.run(
+        [sys.executable, "-m", "dvc", "repro"],
+        cwd=small,
+        env=own_environment(small),
+        capture_output=True,
+        text=True,
+    )
+    assert again.returncode == 0
+    assert "Running stage" not in again.stdout
+    assert "up to date" in again.stdout
+
+
+def test_the_report_stands_alone(small: Path) -> None:
+    page = (small / "data/report/report.html").read_text(encoding="utf-8")
+    assert 'src="http' not in page
+    assert "dpo" in page
+
+
+def test_the_champion_is_registered_and_answers(small: Path) -> None:
+    registry = json.loads((small / "data/registry.json").read_text(encoding="utf-8"))
+    aliases = {alias for row in registry.values() for alias in row["aliases"]}
+    assert aliases == {"champion", "challenger"}
+    script = (
+        "import mlflow; print(mlflow.pyfunc.load_model('models:/quip-student@champion')"
+        ".predict(['I missed my bus.'])[0])"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=small,
+        env=own_environment(small),
+        capture_output=True,
+        text=True,
+    )
+    assert said.returncode == 0, said.stderr[-2000:]
+    assert len(said.stdout.strip()) > 5
+
+
+def test_quip_say_answers_in_the_terminal(small: Path) -> None:
+    said = quip(small, "say", "I missed my bus.", "--n", "2")
+    assert said.returncode == 0, said.stderr[-2000:]
+    assert len(said.stdout.strip().splitlines()) >= 2
+
+
+def test_quip_results_prints_the_table(small: Path) -> None:
+    shown = quip(small, "results")
+    assert shown.returncode == 0, shown.stderr[-2000:]
+    assert "dpo" in shown.stdout
+    assert "report.html" in shown.stdout
+
+
+def test_a_key_in_the_environment_is_written_nowhere(small: Path) -> None:
+    files = [path for path in small.rglob("*") if path.is_file()]
+    assert len(files) > 100
+    leaks = [path for path in files if CANARY.encode() in path.read_bytes()]
+    assert not leaks
