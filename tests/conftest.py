@@ -111,8 +111,8 @@ def scripted_project(server: ChatServer, project: Callable[..., Path]) -> Callab
     roles: dict[str, Any] = {
         "endpoints": {"scripted": {"base_url": server.url, "model": "m", "concurrency": 1}},
         "teacher": {"endpoint": "scripted"},
-        "critic": {"endpoint": "scripted", "prompt": "critic", "samples": 3},
-        "judge": {"endpoints": ["scripted"], "prompt": "critic", "samples": 3},
+        "critic": {"kind": "mcp", "endpoint": "scripted", "prompt": "critic", "samples": 3},
+        "judge": {"endpoints": ["scripted"], "learned": False, "prompt": "critic", "samples": 3},
     }
     return lambda **changes: project(**overlaid(roles, changes))
 

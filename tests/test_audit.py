@@ -141,9 +141,14 @@ def gold() -> list[GoldPair]:
     return tune + rows
 
 
+MCP = {"kind": "mcp", "endpoint": "scripted", "prompt": "critic", "samples": 3}
+
+
 def run() -> dict[str, Any]:
     write_rows("gold.jsonl", gold())
-    audit.main(options(gold="gold.jsonl", out="critiques.jsonl", metrics="critic.json"))
+    audit.main(
+        options(gold="gold.jsonl", reward="reward", out="critiques.jsonl", metrics="critic.json")
+    )
     found: dict[str, Any] = json.loads(Path("critic.json").read_text(encoding="utf-8"))
     return found
 
@@ -156,7 +161,7 @@ def test_the_stage_asks_about_the_held_out_half_only(
     server.answer = likes(lambda text: 2.0 * ("good" in text), lean=0.5)
     found = run()
     assert (found["agreement"], found["n"], found["position_bias"]) == (1.0, 6, 0.0)
-    assert found["critic"] == {"endpoint": "scripted", "prompt": "critic", "samples": 3}
+    assert found["critic"] == MCP
     assert found["debias"] == DEBIAS
     assert (found["calls"], found["prompt_tokens"]) == (12, 120)
     assert not any("tuned on" in text for body in server.asked for text in shown(body))

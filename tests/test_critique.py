@@ -105,7 +105,9 @@ def test_only_training_candidates_are_compared() -> None:
 
 
 def run() -> None:
-    critique.main(options(candidates="candidates.jsonl", out="critique.jsonl", metrics="m.json"))
+    critique.main(
+        options(candidates="candidates.jsonl", reward="r", out="critique.jsonl", metrics="m.json")
+    )
 
 
 @pytest.mark.usefixtures("critic_prompt")

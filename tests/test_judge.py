@@ -51,7 +51,13 @@ def named(rows: list[Critique]) -> list[tuple[str, str, str]]:
 
 def judged() -> list[Critique]:
     judge.main(
-        options(arm="dpo", responses="responses/dpo.jsonl", references="references.jsonl", out="v")
+        options(
+            arm="dpo",
+            responses="responses/dpo.jsonl",
+            references="references.jsonl",
+            reward="r",
+            out="v",
+        )
     )
     return read_rows("v", Critique)
 
@@ -120,7 +126,7 @@ def test_no_reference_at_all_is_an_error(server: ChatServer, scripted_project: P
 
 
 def fought() -> list[Critique]:
-    duel.main(options(responses="responses", out="duel.jsonl"))
+    duel.main(options(responses="responses", reward="r", out="duel.jsonl"))
     return read_rows("duel.jsonl", Critique)
 
 
@@ -155,7 +161,7 @@ def test_arms_that_say_the_same_tie_without_a_call(
 def test_a_single_arm_fights_nobody(scripted_project: Project) -> None:
     scripted_project(arms=["sft"])
     respond("sft", "alone")
-    duel.main(options(responses="responses", out="duel.jsonl"))
+    duel.main(options(responses="responses", reward="r", out="duel.jsonl"))
     assert Path("duel.jsonl").read_text() == ""
 
 
@@ -171,7 +177,9 @@ def sampled(*texts: str, key: str = "test0", split: Split = "test") -> list[Cand
 
 def controlled(candidates: list[Candidate]) -> list[Critique]:
     write_rows("candidates.jsonl", candidates)
-    control.main(options(references="references.jsonl", candidates="candidates.jsonl", out="c"))
+    control.main(
+        options(references="references.jsonl", candidates="candidates.jsonl", reward="r", out="c")
+    )
     return read_rows("c", Critique)
 
 

@@ -1,8 +1,9 @@
-"""The critic: which of two paraphrases is better, asked in both orders.
+"""The critic: which of two paraphrases is better.
 
-Multiple choice (the paper's MCP): the text and the choices 1 and 2 are shown, and the critic's
-probability for "1" against "2" is read from its token log-probabilities, or estimated from sampled
-answers where the endpoint gives none. Two identical texts are a tie and are not asked about.
+Two kinds. `learned` is the reward model of `quip.reward`: no call, no position. `mcp` asks a large
+model in both orders. Multiple choice (the paper's MCP): the text and the choices 1 and 2 are shown,
+and the critic's probability for "1" against "2" is read from its token log-probabilities, or
+estimated from sampled answers where the endpoint gives none. Two identical texts are a tie and are not asked about.
 """
 
 from __future__ import annotations
@@ -10,20 +11,25 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import Literal, NamedTuple
 
-from quip import prompts
+from quip import oracle, prompts
 from quip.oracle import ModelReply, Oracle, Request
 from quip.params import Section
+from quip.preference import sigmoid
 from quip.records import Answer, Critique, GoldPair, Split
 
 TOP_LOGPROBS = 20
+LEARNED = "learned"
+"""The learned critic's name among the judges."""
 NUMBER = re.compile(r"(?<![\w.,])[-\u2212]?\d+(?:[.,]\d+)*\b")
 
 
 class CriticParams(Section):
-    """Section `critic`, read by `audit` and `critique`."""
+    """Section `critic`, read by `audit`, `critique` and `control`."""
 
+    kind: Literal["mcp", "learned"]
     endpoint: str
     prompt: str
     samples: int
@@ -39,6 +45,39 @@ class Comparison(NamedTuple):
     name_b: str
     a: str
     b: str
+
+
+class Answers(NamedTuple):
+    """Critiques in the order of the pairs asked about, and what asking cost (a ledger)."""
+
+    rows: list[Critique]
+    spent: dict[str, float]
+
+
+def ask(
+    params: CriticParams, reward: str | Path, pairs: Sequence[Comparison], what: str
+) -> Answers:
+    """The critic of params.yaml on `pairs`; `reward` is the folder of the learned one."""
+    if params.kind == "learned":
+        return Answers(learned(reward, pairs), {})
+    with oracle.connect(params.endpoint) as model:
+        return Answers(compare(model, params.prompt, params.samples, pairs, what), model.spent())
+
+
+def learned(folder: str | Path, pairs: Sequence[Comparison]) -> list[Critique]:
+    """The learned critic's word on every pair: p_first = sigmoid(r(first) - r(second)), so that
+    the two orders are each other's complement."""
+    from quip import reward
+
+    texts = list(dict.fromkeys((p.literal, text) for p in pairs for text in (p.a, p.b)))
+    value = dict(zip(texts, reward.rewards(reward.load(folder), texts), strict=True))
+    rows = []
+    for pair in pairs:
+        gap = value[pair.literal, pair.a] - value[pair.literal, pair.b]
+        source = "identical" if pair.a == pair.b else "learned"
+        forward, backward = (Answer(p_first=sigmoid(x), source=source) for x in (gap, -gap))
+        rows.append(Critique(**pair._asdict(), judge=LEARNED, forward=forward, backward=backward))
+    return rows
 
 
 def compare(

@@ -129,13 +129,15 @@ def section_models() -> dict[str, type[BaseModel]]:
     from quip.imitating import Imitation
     from quip.judging import JudgeParams
     from quip.preference import Debias
+    from quip.reward import RewardParams
     from quip.training import Training
 
     modules = {name: module_of(name) for name in stage_names()}
     own = {name: module.Params for name, module in modules.items() if hasattr(module, "Params")}
     shared = {"critic": CriticParams, "judge": JudgeParams, "debias": Debias}
+    learned = {"reward": RewardParams}
     training = {"dpo": modules["align"].Dpo, "align": Training, "baseline": Imitation}
-    return {**own, **shared, **training}
+    return {**own, **shared, **learned, **training}
 
 
 def stage_names() -> list[str]:

@@ -126,7 +126,8 @@ def draw_critic(found: Evidence) -> Iterator[Drawing]:
             + "; ".join(f"{k} {value:.2f} {findings.span(ends)}" for k, value, *ends in marks),
             "Agreement by kind of pair with 95 % interval; the dashed line is chance.",
         )
-    bins = page.bins(page.calibration(found.gold, Debias(**found.wtr["settings"]["debias"])))
+    answers = [row for row in found.gold if row.judge == found.gold[0].judge]
+    bins = page.bins(page.calibration(answers, Debias(**found.wtr["settings"]["debias"])))
     if bins:
         yield Drawing(
             "critic-reliability",

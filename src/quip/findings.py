@@ -117,23 +117,30 @@ def one_model(roles: dict[str, Any]) -> Iterator[str]:
 
 
 def weak_critic(critic: Numbers | None) -> Iterator[str]:
-    """Agreement with the gold pairs whose interval reaches one half is no better than a coin."""
+    """The doubts about the critic and about each judge that the audit asked beside it."""
     if critic is None:
         yield "The critic was not audited: nothing is known of its agreement with the gold pairs."
         return
-    if critic["ci95"][0] <= CHANCE:
+    yield from weak_answers("the critic", critic)
+    for judge, found in critic.get("judges", {}).items():
+        yield from weak_answers(f"judge {judge}", found)
+
+
+def weak_answers(who: str, found: Numbers) -> Iterator[str]:
+    """Agreement with the gold pairs whose interval reaches one half is no better than a coin."""
+    if found["ci95"][0] <= CHANCE:
         yield (
-            f"The critic is not shown to be better than chance: its agreement with the gold pairs "
-            f"is {critic['agreement']:.2f} {span(critic['ci95'])}. No verdict of it can carry a "
-            "claim."
+            f"{who[0].upper()}{who[1:]} is not shown to be better than chance: its agreement with "
+            f"the gold pairs is {found['agreement']:.2f} {span(found['ci95'])}. No verdict of it "
+            "can carry a claim."
         )
     kinds = [
         f"{kind} {cell['agreement']:.2f} {span(cell['ci95'])}"
-        for kind, cell in critic.get("by_kind", {}).items()
+        for kind, cell in found.get("by_kind", {}).items()
         if "ci95" in cell and cell["ci95"][0] <= CHANCE
     ]
     if kinds:
-        yield f"On these kinds of pairs the critic's interval reaches chance: {'; '.join(kinds)}."
+        yield f"On these kinds of pairs the interval of {who} reaches chance: {'; '.join(kinds)}."
 
 
 def weak_controls(results: Numbers, split: str) -> Iterator[str]:

@@ -116,7 +116,7 @@ def position_points(rows: Iterable[Critique], split: str) -> Points:
     return [
         (row.forward.p_first, 1 - row.backward.p_first)
         for row in rows
-        if row.split == split and row.forward.source != "identical"
+        if row.split == split and row.forward.source not in ("identical", "learned")
         if row.forward.p_first is not None and row.backward.p_first is not None
     ]
 

@@ -62,10 +62,11 @@ def of(critique: Critique, debias: Debias) -> float | None:
     sigmoid(scale * logit(p) + per_word * (words(a) - words(b))), where p is `preference` of the
     two orders: a logistic regression without intercept, so that swapping the texts gives exactly
     one minus it. A critic that answers the same whichever text comes first prefers neither: one
-    half, whatever the lengths. None when either order could not be read.
+    half, whatever the lengths. A learned critic's p is a fitted probability already and stays as it
+    is. None when either order could not be read.
     """
     p = preference(critique.forward, critique.backward, debias.method)
-    if p is None or p == 0.5:
+    if p is None or p == 0.5 or critique.forward.source == "learned":
         return p
     longer = len(critique.a.split()) - len(critique.b.split())
     return sigmoid(debias.scale * logit(p) + debias.per_word * longer)

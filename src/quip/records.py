@@ -111,7 +111,7 @@ class Answer(Row):
     """
 
     p_first: float | None
-    source: Literal["logprobs", "samples", "identical", "unread"]
+    source: Literal["logprobs", "samples", "identical", "unread", "learned"]
     raw: str = ""
 
 

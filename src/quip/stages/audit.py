@@ -1,20 +1,23 @@
-"""audit: may the critic be trusted? Its choices on gold pairs whose better text is known.
+"""audit: may the critic and the judges be trusted? Agreement with gold pairs, with intervals.
 
-Only the held-out half is used: the other half chose the prompt (`quip critics`). Agreement,
-position bias and length bias, with intervals, overall and by kind of pair.
+Everyone who compares texts in this run answers gold pairs of the held-out half, which chose no
+prompt and trained no critic. The critic's figures stand at the top of the metrics, those of the
+endpoints that judge under `judges`.
 
-    python -m quip.stages.audit --gold data/raw/gold.jsonl --out data/audit/critiques.jsonl \
-        --metrics data/metrics/critic.json
+    python -m quip.stages.audit --gold data/raw/gold.jsonl --reward models/reward \
+        --out data/audit/critiques.jsonl --metrics data/metrics/critic.json
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from quip import oracle, stage
+from quip import stage
 from quip.agreement import audit_summary
-from quip.critic import CriticParams, compare, gold_comparisons
+from quip.critic import LEARNED, Answers, CriticParams, ask, gold_comparisons
 from quip.errors import DataError
+from quip.judging import JudgeParams
 from quip.params import Section, load
 from quip.preference import Debias
 from quip.records import GoldPair, read_rows, write_json, write_rows
@@ -22,29 +25,50 @@ from quip.records import GoldPair, read_rows, write_json, write_rows
 
 class Params(Section):
     per_kind: int | None
+    """Gold pairs of each kind put to critics that cost calls; null: all. A learned one gets all."""
     resamples: int
     seed: int
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = stage.arguments(__doc__, argv, "gold", "out", "metrics")
-    params, critic = load("audit", Params), load("critic", CriticParams)
-    debias = load("debias", Debias)
-    pairs = held_out(read_rows(args.gold, GoldPair), params.per_kind)
-    with oracle.connect(critic.endpoint) as model:
-        critiques = compare(model, critic.prompt, critic.samples, gold_comparisons(pairs), "audit")
-        spent = model.spent()
-    write_rows(args.out, critiques)
-    summary = audit_summary(pairs, critiques, debias, params.resamples, params.seed)
-    write_json(
-        args.metrics,
-        {**summary, "critic": critic.model_dump(), "debias": debias.model_dump(), **spent},
-    )
-    low, high = summary["ci95"]
-    stage.say("audit", {"pairs": len(pairs), "unparsed": summary["unparsed_pairs"]})
-    print(
-        f"  agreement {summary['agreement']:.3f} [{low:.3f}, {high:.3f}], position bias "
-        f"{summary['position_bias']:.2f}, length bias {summary['length_bias']:.2f}"
+    args = stage.arguments(__doc__, argv, "gold", "reward", "out", "metrics")
+    params, debias = load("audit", Params), load("debias", Debias)
+    critic, *judges = who(load("critic", CriticParams), load("judge", JudgeParams))
+    gold = read_rows(args.gold, GoldPair)
+
+    def audited(asked: CriticParams) -> tuple[Answers, dict[str, Any]]:
+        pairs = held_out(gold, None if asked.kind == LEARNED else params.per_kind)
+        answers = ask(asked, args.reward, gold_comparisons(pairs), f"audit ({name(asked)})")
+        found = audit_summary(pairs, answers.rows, debias, params.resamples, params.seed)
+        print(line(name(asked), found))
+        return answers, {**found, "critic": asked.model_dump(), **answers.spent}
+
+    answers, summary = audited(critic)
+    others = {name(judge): audited(judge) for judge in judges}
+    write_rows(args.out, [*answers.rows, *(row for a, _ in others.values() for row in a.rows)])
+    found = {judge: one for judge, (_, one) in others.items()}
+    write_json(args.metrics, {**summary, "debias": debias.model_dump(), "judges": found})
+
+
+def who(critic: CriticParams, judge: JudgeParams) -> list[CriticParams]:
+    """The critic, then every judge that is not the critic itself."""
+    judges = [
+        CriticParams(kind="mcp", endpoint=name, prompt=judge.prompt, samples=judge.samples)
+        for name in judge.endpoints
+    ]
+    return [critic, *(other for other in judges if other != critic)]
+
+
+def name(asked: CriticParams) -> str:
+    return LEARNED if asked.kind == LEARNED else asked.endpoint
+
+
+def line(name: str, found: dict[str, Any]) -> str:
+    low, high = found["ci95"]
+    return (
+        f"audit: {name}: agreement {found['agreement']:.3f} [{low:.3f}, {high:.3f}] on "
+        f"{found['n']} gold pairs, position bias {found['position_bias']:.3f}, length bias "
+        f"{found['length_bias']:.3f}, unparsed {found['unparsed_pairs']}"
     )
 
 

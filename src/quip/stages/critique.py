@@ -3,8 +3,8 @@
 Of an input's k samples the most diverse pair is compared (the paper's section on candidates):
 the critic is asked in both orders, and its raw answers are kept. Deciding is the next stage.
 
-    python -m quip.stages.critique --candidates data/candidates.jsonl --out data/critique.jsonl \
-        --metrics data/metrics/critique.json
+    python -m quip.stages.critique --candidates data/candidates.jsonl --reward models/reward \
+        --out data/critique.jsonl --metrics data/metrics/critique.json
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import combinations
 
-from quip import oracle, stage
-from quip.critic import Comparison, CriticParams, compare
+from quip import stage
+from quip.critic import Comparison, CriticParams, ask
 from quip.diversity import edit_distance
 from quip.errors import DataError
 from quip.params import Section, load
@@ -27,7 +27,7 @@ class Params(Section):
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = stage.arguments(__doc__, argv, "candidates", "out", "metrics")
+    args = stage.arguments(__doc__, argv, "candidates", "reward", "out", "metrics")
     params, critic = load("critique", Params), load("critic", CriticParams)
     pairs, dropped = choose(read_rows(args.candidates, Candidate), params)
     if not pairs:
@@ -35,9 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"critique: no pair of candidates is left ({dict(dropped)}). Raise candidates.k or "
             "candidates.temperature, or widen critique.length_ratio."
         )
-    with oracle.connect(critic.endpoint) as model:
-        rows = compare(model, critic.prompt, critic.samples, pairs, "critique")
-        spent = model.spent()
+    rows, spent = ask(critic, args.reward, pairs, "critique")
     write_rows(args.out, rows)
     stage.say("critique", {"pairs": len(rows), **dropped})
     write_json(args.metrics, {"pairs": len(rows), "dropped": dict(dropped), **spent})

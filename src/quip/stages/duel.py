@@ -1,6 +1,7 @@
 """duel: the arms against each other on the test inputs, every pair of them.
 
-python -m quip.stages.duel --responses data/responses --out data/verdicts/duel.jsonl
+    python -m quip.stages.duel --responses data/responses --reward models/reward \
+        --out data/verdicts/duel.jsonl
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from quip.records import Response, read_rows, write_rows
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = stage.arguments(__doc__, argv, "responses", "out")
+    args = stage.arguments(__doc__, argv, "responses", "reward", "out")
     params, arms = load("judge", JudgeParams), read_params()["arms"]
     texts = {
         arm: [
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for earlier, later in combinations(arms, 2)
         for new, old in zip(texts[later], texts[earlier], strict=True)
     ]
-    rows = verdicts(params, pairs, "duel") if pairs else []
+    rows = verdicts(params, args.reward, pairs, "duel") if pairs else []
     write_rows(args.out, rows)
     identical = sum(row.a == row.b for row in rows)
     stage.say("duel", {"verdicts": len(rows), "identical": identical})

@@ -1,7 +1,8 @@
 """judge: an arm's answers against the teacher's, by every judge, in both orders.
 
     python -m quip.stages.judge --arm dpo --responses data/responses/dpo.jsonl \
-        --references data/imitation/references.jsonl --out data/verdicts/dpo.jsonl
+        --references data/imitation/references.jsonl --reward models/reward \
+        --out data/verdicts/dpo.jsonl
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from quip.records import Reference, Response, read_rows, write_rows
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = stage.arguments(__doc__, argv, "arm", "responses", "references", "out")
+    args = stage.arguments(__doc__, argv, "arm", "responses", "references", "reward", "out")
     params = load("judge", JudgeParams)
     teacher = {row.input: row.paraphrases[0] for row in read_rows(args.references, Reference)}
     responses = [r for r in read_rows(args.responses, Response) if r.split in params.splits]
@@ -25,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for r in responses
         if r.input in teacher
     ]
-    rows = verdicts(params, pairs, f"judge {args.arm}")
+    rows = verdicts(params, args.reward, pairs, f"judge {args.arm}")
     write_rows(args.out, rows)
     missing = len(responses) - len(pairs)
     stage.say("judge", {"verdicts": len(rows), "without_reference": missing})

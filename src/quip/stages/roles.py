@@ -18,6 +18,8 @@ from quip.errors import ParamsError
 from quip.params import nearest, read_params
 from quip.records import write_json
 
+LEARNED = "learned"
+GROWN = {"endpoint": LEARNED, "model": "a reward model grown from the gold pairs"}
 KNOWN_ARMS = ("sft", "ft", "sd", "dpo")
 
 
@@ -27,12 +29,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     arms = check_arms(params.get("arms"))
     for arm in KNOWN_ARMS:
         write_json(out / "arms" / f"{arm}.json", {"arm": arm, "wanted": arm in arms})
-    for role in ("teacher", "critic"):
-        write_json(out / f"{role}.json", describe(endpoint_of(params, role)))
+    write_json(out / "teacher.json", describe(endpoint_of(params, "teacher")))
+    critic = describe(endpoint_of(params, "critic"))
+    learned = (params.get("critic") or {}).get("kind") == LEARNED
+    write_json(out / "critic.json", GROWN if learned else critic)
     judges = (params.get("judge") or {}).get("endpoints") or []
     if not judges:
         raise ParamsError("params.yaml: key 'judge.endpoints' must name at least one endpoint.")
-    write_json(out / "judges.json", [describe(name) for name in judges])
+    judging = bool((params.get("judge") or {}).get("learned"))
+    write_json(out / "judges.json", [*map(describe, judges), *([GROWN] if judging else [])])
+    write_json(out / "reward.json", {"wanted": learned or judging})
     print(f"roles: arms {', '.join(arms)}; judges {', '.join(judges)}")
 
 
