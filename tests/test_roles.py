@@ -23,8 +23,8 @@ PLAYED = {
     "endpoints": ENDPOINTS,
     "arms": ["sft", "dpo"],
     "teacher": {"endpoint": "large"},
-    "critic": {"endpoint": "small"},
-    "judge": {"endpoints": ["small", "large"]},
+    "critic": {"kind": "mcp", "endpoint": "small"},
+    "judge": {"endpoints": ["small", "large"], "learned": False},
 }
 
 
@@ -41,6 +41,7 @@ def test_one_file_a_role_and_an_arm(project: Project) -> None:
     assert files == {
         "teacher.json": {"endpoint": "large", "model": "l", "logprobs": False},
         "critic.json": {"endpoint": "small", "model": "s", "logprobs": True},
+        "reward.json": {"wanted": False},
         "judges.json": [
             {"endpoint": "small", "model": "s", "logprobs": True},
             {"endpoint": "large", "model": "l", "logprobs": False},

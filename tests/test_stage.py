@@ -138,7 +138,7 @@ def test_a_stage_without_its_endpoint_ends_with_3_and_one_line(
     row: dict[str, Any] = {"input": "a", "split": "test", "literal": "l"}
     write_rows("responses.jsonl", [Response(**row, text="t")])
     write_rows("references.jsonl", [Reference(**row, paraphrases=["p"])])
-    argv = "--arm dpo --responses responses.jsonl --references references.jsonl --out out.jsonl"
+    argv = "--arm dpo --responses responses.jsonl --references references.jsonl --reward r --out o"
     with pytest.raises(SystemExit) as caught:
         stage.run(lambda: judge.main(argv.split()))
     assert caught.value.code == 3
@@ -147,7 +147,7 @@ def test_a_stage_without_its_endpoint_ends_with_3_and_one_line(
         "align@dpo: endpoint 'nowhere' (http://127.0.0.1:9/v1): nothing answers there, after 1 "
         "tries. 0 replies are kept in the call store; mend it and run `dvc repro`."
     )
-    assert not Path("out.jsonl").exists()
+    assert not Path("o").exists()
 
 
 def test_a_file_that_cannot_grow_ends_with_2_and_leaves_the_old_one(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 Two kinds. `learned` is the reward model of `quip.reward`: no call, no position. `mcp` asks a large
 model in both orders. Multiple choice (the paper's MCP): the text and the choices 1 and 2 are shown,
 and the critic's probability for "1" against "2" is read from its token log-probabilities, or
-estimated from sampled answers where the endpoint gives none. Two identical texts are a tie and are not asked about.
+estimated from sampled answers where the endpoint gives none. Two identical texts are a tie and are
+not asked about.
 """
 
 from __future__ import annotations

@@ -60,9 +60,8 @@ class RewardModel(nn.Module):
         super().__init__()
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.encoder = AutoModel.from_pretrained(folder)
-        self.head = nn.Linear(self.encoder.config.hidden_size, 1)
+        self.head = nn.Linear(self.encoder.config.hidden_size, 1, bias=False)
         nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
 
     def forward(self, rows: Sequence[tuple[str, str]]) -> Tensor:
         batch = self.tokenizer(

@@ -1,0 +1,232 @@
+"""The learned critic: its lessons, its loss, its training on a tiny encoder, and its answers."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from conftest import options
+from quip import corruptions, critic, preference, reward
+from quip.critic import Comparison, CriticParams
+from quip.errors import DataError
+from quip.preference import Debias
+from quip.records import GoldPair, write_json, write_rows
+from quip.reward import RewardParams
+from quip.stages import reward as stage
+
+PARAMS = RewardParams(epochs=12, batch_size=4, learning_rate=2e-3, seed=1)
+WORDS = ("bus", "cat", "soup", "hat", "dog", "tea", "car", "key")
+PAIRS = [
+    GoldPair(
+        id=f"g{i}",
+        kind="plain",
+        half="tune",
+        literal=f"I lost my {word}.",
+        better=f"My {word} has eloped with a stranger.",
+        worse=f"I lost it, the {word}, and it was lost.",
+    )
+    for i, word in enumerate(WORDS)
+]
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random little BERT with a word-level tokenizer of the pairs above."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    texts = [text for p in PAIRS for text in (p.literal, p.better, p.worse)]
+    split = pre_tokenizers.Whitespace()
+    words = {word for text in texts for word, _ in split.pre_tokenize_str(text)}
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *sorted(words)]
+    tokenizer = Tokenizer(models.WordLevel({n: i for i, n in enumerate(names)}, "[UNK]"))
+    tokenizer.pre_tokenizer = split
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    folder = tmp_path_factory.mktemp("encoder") / "tiny"
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+    ).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(names),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def encoder(tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(reward.weights, "path", lambda name: tiny_encoder)
+    return tiny_encoder
+
+
+@pytest.fixture
+def grown(encoder: Path) -> reward.RewardModel:
+    return reward.train(PAIRS, PARAMS)
+
+
+def compared(a: str, b: str, word: str = "bus") -> Comparison:
+    return Comparison("x", "test", f"I lost my {word}.", "dpo", "sft", a, b)
+
+
+# ---- lessons
+
+
+@pytest.mark.parametrize("spoil", corruptions.SPOILED)
+def test_a_spoiled_text_is_another_one(spoil: Callable[[str, str, Random], str]) -> None:
+    for pair in PAIRS:
+        assert spoil(pair.better, pair.literal, Random(1)) != pair.better
+
+
+def test_an_off_topic_text_belongs_to_another_literal() -> None:
+    others = [pair.better for pair in PAIRS]
+    drawn = {corruptions.off_topic(others[0], others, Random(i)) for i in range(50)}
+    assert drawn == set(others[1:])
+
+
+def test_each_pair_is_taught_as_it_is_and_beside_two_worse_texts() -> None:
+    rows = reward.lessons(PAIRS, Random(1))
+    assert len(rows) == 3 * len(PAIRS)
+    for pair in PAIRS:
+        worse = [row.worse for row in rows if row.better == pair.better]
+        assert len(worse) == 3
+        assert pair.worse in worse
+        assert pair.better not in worse
+
+
+# ---- the loss and the training
+
+
+def test_the_loss_is_the_negative_log_odds_probability() -> None:
+    loss = reward.pairwise_loss(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 2.0]))
+    by_hand = (math.log(1 + math.exp(-1)) + math.log(1 + math.exp(2))) / 2
+    assert loss.item() == pytest.approx(by_hand, abs=1e-6)
+    assert reward.pairwise_loss(torch.zeros(3), torch.zeros(3)).item() == pytest.approx(math.log(2))
+
+
+def test_an_untrained_model_prefers_nothing(encoder: Path) -> None:
+    model = reward.RewardModel(encoder).eval()
+    assert reward.rewards(model, [("a", "b"), ("I lost my bus.", "bus")]) == [0.0, 0.0]
+
+
+def test_it_learns_its_pairs(grown: reward.RewardModel) -> None:
+    values = reward.rewards(grown, stage.texts(PAIRS))
+    assert stage.agreement(values) == 1.0
+
+
+def test_the_same_seed_gives_the_same_model(grown: reward.RewardModel) -> None:
+    again = reward.train(PAIRS, PARAMS)
+    other = reward.train(PAIRS, PARAMS.model_copy(update={"seed": 2}))
+    assert torch.equal(again.head.weight, grown.head.weight)
+    assert not torch.equal(other.head.weight, grown.head.weight)
+
+
+def test_every_weight_moves_but_the_unused_pooler(grown: reward.RewardModel, encoder: Path) -> None:
+    before = reward.RewardModel(encoder).state_dict()
+    still = {name for name, value in grown.state_dict().items() if torch.equal(value, before[name])}
+    assert still == {name for name in before if "pooler" in name or "position_ids" in name}
+
+
+def test_a_saved_model_gives_the_same_rewards(grown: reward.RewardModel, tmp_path: Path) -> None:
+    reward.save(grown, tmp_path / "m")
+    rows = stage.texts(PAIRS)
+    assert reward.rewards(reward.load(tmp_path / "m"), rows) == reward.rewards(grown, rows)
+    assert {p.suffix for p in (tmp_path / "m").iterdir()} <= {".safetensors", ".json", ".txt"}
+    assert set(load_file(tmp_path / "m" / reward.HEAD)) == {"weight"}
+
+
+def test_the_order_and_the_batch_change_nothing(grown: reward.RewardModel) -> None:
+    rows = stage.texts(PAIRS)
+    alone = [reward.rewards(grown, [row])[0] for row in rows]
+    assert reward.rewards(grown, rows[::-1], batch_size=5) == pytest.approx(alone[::-1], abs=1e-5)
+
+
+# ---- its answers
+
+
+LEARNED = CriticParams(kind="learned", endpoint="none", prompt="none", samples=1)
+
+
+def test_swapping_the_texts_gives_exactly_the_complement(
+    grown: reward.RewardModel, tmp_path: Path
+) -> None:
+    reward.save(grown, tmp_path)
+    pair = PAIRS[0]
+    rows = critic.ask(
+        LEARNED,
+        tmp_path,
+        [compared(pair.better, pair.worse), compared(pair.worse, pair.better)],
+        "test",
+    ).rows
+    debias = Debias(method="log_odds", scale=30.0, per_word=-5.0)
+    here, there = (preference.of(row, debias) for row in rows)
+    assert here is not None
+    assert there is not None
+    assert here > 0.6
+    assert here + there == pytest.approx(1.0, abs=1e-12)
+    assert preference.flipped(rows[0].forward, rows[0].backward) is False
+    assert {row.judge for row in rows} == {"learned"}
+
+
+def test_a_text_against_itself_is_a_tie(grown: reward.RewardModel, tmp_path: Path) -> None:
+    reward.save(grown, tmp_path)
+    row = critic.ask(LEARNED, tmp_path, [compared("same", "same")], "test").rows[0]
+    assert (row.forward.p_first, row.forward.source) == (0.5, "identical")
+
+
+def test_a_learned_critic_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no learned critic here\. Run `dvc repro reward`"):
+        critic.ask(LEARNED, tmp_path, [compared("a", "b")], "test")
+
+
+# ---- the stage
+
+
+def run_stage(pairs: list[GoldPair], wanted: bool = True) -> dict[str, object]:
+    write_rows("gold.jsonl", pairs)
+    write_json("wanted.json", {"wanted": wanted})
+    stage.main(options(gold="gold.jsonl", wanted="wanted.json", model="m", metrics="m.json"))
+    found: dict[str, object] = json.loads(Path("m.json").read_text(encoding="utf-8"))
+    return found
+
+
+def test_the_held_out_half_is_never_learned_from(
+    encoder: Path, project: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project(reward=PARAMS.model_dump())
+    held = [pair.model_copy(update={"id": f"h{pair.id}", "half": "held_out"}) for pair in PAIRS[4:]]
+    found = run_stage(PAIRS[:4] + held)
+    assert found["pairs"] == 4
+    alone = reward.train(PAIRS[:4], PARAMS)
+    assert torch.equal(reward.load("m").head.weight, alone.head.weight)
+
+
+def test_an_unwanted_critic_leaves_a_note(project: Callable[..., Path]) -> None:
+    project()
+    assert run_stage(PAIRS, wanted=False) == {"pairs": 0}
+    assert "critic.kind" in Path("m/NOT_TRAINED").read_text(encoding="utf-8")
+
+
+def test_gold_pairs_without_a_tuning_half_are_refused(
+    encoder: Path, project: Callable[..., Path]
+) -> None:
+    project()
+    with pytest.raises(DataError, match="no gold pair is marked 'tune'"):
+        run_stage([pair.model_copy(update={"half": "held_out"}) for pair in PAIRS])
