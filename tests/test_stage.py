@@ -134,7 +134,8 @@ def test_a_stage_without_its_endpoint_ends_with_3_and_one_line(
     project: Project, critic_prompt: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     nowhere = {"base_url": "http://127.0.0.1:9/v1", "model": "m", "retries": 0}
-    project(endpoints={"nowhere": nowhere}, judge={"endpoints": ["nowhere"]})
+    judging = {"endpoints": ["nowhere"], "prompt": "critic"}
+    project(endpoints={"nowhere": nowhere}, judge=judging)
     row: dict[str, Any] = {"input": "a", "split": "test", "literal": "l"}
     write_rows("responses.jsonl", [Response(**row, text="t")])
     write_rows("references.jsonl", [Reference(**row, paraphrases=["p"])])
