@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,35 @@ def paraphrases(
     return [text for row in zip(*columns, strict=True) for text in row]
 
 
+def lines() -> Iterator[str]:
+    """Sentences from a pipe, a line each, or typed at a prompt until an empty line or ctrl-D."""
+    typed = sys.stdin.isatty()
+    if typed:
+        print("A sentence a line; an empty one ends.", file=sys.stderr)
+    while line := read_line(typed):
+        if line.strip():
+            yield line.strip()
+        elif typed:
+            return
+
+
+def read_line(typed: bool) -> str:
+    """The next line with its end; "" when there is no more."""
+    if not typed:
+        return sys.stdin.readline()
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401  (gives `input` a history and editing keys)
+    try:
+        return input("> ") + "\n"
+    except (EOFError, KeyboardInterrupt):
+        return ""
+
+
+def as_json(literal: str, texts: Sequence[str], seed: int) -> str:
+    found = {"literal": literal, "paraphrases": list(texts), "seed": seed}
+    return json.dumps(found, ensure_ascii=False)
+
+
 def speaker(arm: str | None) -> Speak:
     """A function of (text, options) to paraphrases; options are those of `speak.paraphrases`.
 
@@ -78,7 +108,8 @@ def registered() -> str | None:
         return None  # opening it would create it, which takes seconds
     try:
         with tracking.required() as store:
-            return champion(store, model_name())
+            name = model_name()
+            return f"models:/{name}@champion" if champion(store, name) else None
     except tracking.TrackingError as error:
         print(f"quip: {error} Using the model folder.", file=sys.stderr)
         return None
