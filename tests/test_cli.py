@@ -21,7 +21,7 @@ from quip.cli import app
 from quip.errors import DataError, ParamsError
 
 PROJECT = Path(__file__).parent.parent
-VERBS = ("say", "doctor", "plan", "times", "results", "trace", "versions", "promote")
+VERBS = ("say", "doctor", "plan", "times", "results", "trace", "versions", "promote", "serve")
 SENTENCE = "I missed my bus."
 
 

@@ -116,6 +116,30 @@ def promote(
 
 
 @app.command()
+def serve(
+    versions: Annotated[
+        list[str] | None,
+        typer.Argument(help="Numbers, aliases or arms; champion and challenger when left out."),
+    ] = None,
+    host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    votes: Annotated[Path, typer.Option(help="Where votes are kept, as gold pairs.")] = Path(
+        "data/votes/votes.jsonl"
+    ),
+) -> None:
+    """An OpenAI-compatible endpoint, and a page where people compare two VERSIONS and vote."""
+    import uvicorn
+
+    from quip import serving, speak, voices
+
+    speak.gentle()
+    found = voices.gather(versions or [])
+    typer.echo(f"quip: {', '.join(voice.name for voice in found)}")
+    typer.echo(f"quip: page http://{host}:{port}/  endpoint http://{host}:{port}/v1")
+    uvicorn.run(serving.make_app(found, votes), host=host, port=port, log_level="warning")
+
+
+@app.command()
 def plan() -> None:
     """Calls, tokens, money and time of a run, before any is spent."""
     from quip import plan as planning
