@@ -29,6 +29,7 @@ CHANCE = 0.5
 REGISTRY = Path("data/registry.json")
 RESULTS = Path("data/metrics/wtr.json")
 INPUTS = Path("data/prepared/test.jsonl")
+REWARD = Path("models/reward")
 
 
 class NotPromoted(QuipError):
@@ -127,9 +128,10 @@ def asked(store: Store, name: str, pair: Sequence[Any], arms: Mapping[str, str])
     pairs = [
         Comparison(row.id, SPLIT, row.text, this, that, new[row.id], old[row.id]) for row in inputs
     ]
-    params = load("judge", JudgeParams).model_copy(update={"endpoints": [judge]})
+    one = {"endpoints": [judge], "learned": False}
+    params = load("judge", JudgeParams).model_copy(update=one)
     settings, debias = read_params()["evaluate"], load("debias", Debias)
-    rows = [comparison(row, debias) for row in verdicts(params, pairs, "promote")]
+    rows = [comparison(row, debias) for row in verdicts(params, REWARD, pairs, "promote")]
     found = wtr.summarise(rows, settings["tie_margin"], settings["resamples"], settings["seed"])
     low, high = found["score_ci95"]
     return Duel(found["score"], low, high, found["n"], judge, data_hash(INPUTS))
