@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import shutil
 import subprocess
 import sys
@@ -19,12 +21,12 @@ from quip.cli import app
 from quip.errors import DataError, ParamsError
 
 PROJECT = Path(__file__).parent.parent
-VERBS = ("say", "doctor", "plan", "times", "results")
+VERBS = ("say", "doctor", "plan", "times", "results", "trace", "versions", "promote", "serve")
 SENTENCE = "I missed my bus."
 
 
-def quip(*words: str) -> Result:
-    return CliRunner().invoke(app, list(words))
+def quip(*words: str, typed: str | None = None) -> Result:
+    return CliRunner().invoke(app, list(words), input=typed)
 
 
 def shipped_params() -> dict[str, Any]:
@@ -112,6 +114,41 @@ def test_say_speaks_from_a_folder_and_repeats_itself(tiny_student: Path) -> None
     assert first.exit_code == 0, first.output
     assert 1 <= first.stdout.count("\n") <= 2
     assert quip("say", SENTENCE, "--n", "2").stdout == first.stdout
+
+
+def test_say_reads_a_pipe_a_sentence_a_line(tiny_student: Path) -> None:
+    write_params()
+    shutil.copytree(tiny_student, "models/sft")
+    done = quip("say", "--json", "--n", "2", "--seed", "7", typed=f"{SENTENCE}\n\n  It rained. \n")
+    assert done.exit_code == 0, done.output
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["literal"] for row in found] == [SENTENCE, "It rained."]
+    assert all(1 <= len(row["paraphrases"]) <= 2 and row["seed"] == 7 for row in found)
+    single = quip("say", SENTENCE, "--json", "--n", "2", "--seed", "7")
+    assert json.loads(single.stdout) == found[0]
+    other = quip("say", SENTENCE, "--json", "--n", "2", "--seed", "8")
+    assert json.loads(other.stdout)["paraphrases"][1:] != found[0]["paraphrases"][1:]
+
+
+def test_say_without_a_text_talks_at_a_terminal(tiny_student: Path) -> None:
+    write_params()
+    shutil.copytree(tiny_student, "models/sft")
+    ours, theirs = pty.openpty()
+    started = subprocess.Popen(
+        [sys.executable, "-m", "quip.cli", "say", "--n", "1", "--json"],
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(theirs)
+    os.write(ours, f"{SENTENCE}\nIt rained.\n\n".encode())
+    out, err = started.communicate()
+    os.close(ours)
+    assert started.returncode == 0, err
+    rows = [json.loads(line.removeprefix("> ")) for line in out.splitlines() if "{" in line]
+    assert [row["literal"] for row in rows] == [SENTENCE, "It rained."]
+    assert "A sentence a line" in err
 
 
 def test_without_a_registry_the_recorded_champion_speaks(tiny_student: Path) -> None:

@@ -1,4 +1,4 @@
-"""register: one version per arm and per set of weights, aliases by test score, from files alone."""
+"""register: a version per arm and set of weights, the best as challenger; files are enough."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from quip import registry, tracking
+from quip import promotions, registry, tracking
 from quip.errors import DataError, ParamsError
 from quip.lineage import model_digest
 from quip.stages import register
@@ -135,21 +135,45 @@ def test_a_version_points_to_its_training_run_and_says_what_it_is_worth(project:
     assert (found.info.status, found.info.end_time) == ("FINISHED", before.end_time)
 
 
-def test_the_data_hashes_of_dvc_lock_are_tags(project: Path) -> None:
-    out = {"path": "data/imitation/pairs.jsonl", "md5": "0a", "size": 1}
-    Path("dvc.lock").write_text(yaml.safe_dump({"stages": {"imitation": {"outs": [out]}}}))
+def test_the_data_and_model_hashes_of_dvc_lock_are_tags(project: Path) -> None:
+    pairs = {"path": "data/imitation/pairs.jsonl", "md5": "0a", "size": 1}
+    model = {"path": "models/dpo", "md5": "0b.dir", "size": 1}
+    stages = {
+        "imitation": {"outs": [pairs]},
+        "align@dpo": {"deps": [{"path": "data/imitation", "md5": "0c.dir"}], "outs": [model]},
+    }
+    Path("dvc.lock").write_text(yaml.safe_dump({"stages": stages}))
     run_stage()
-    tags = client().get_model_version_by_alias(NAME, "champion").tags
-    assert tags["dvc.data/imitation/pairs.jsonl"] == "0a"
+    version = client().get_model_version_by_alias(NAME, "champion")
+    run = client().get_run(version.run_id)
+    for tags in (version.tags, run.data.tags):
+        assert tags["dvc.data/imitation/pairs.jsonl"] == "0a"
+        assert tags["dvc.models/dpo"] == "0b.dir"
 
 
-def test_new_weights_are_a_new_version_and_may_take_the_alias(project: Path) -> None:
+def test_new_weights_are_put_up_as_challenger_and_the_champion_stays(project: Path) -> None:
     run_stage()
     write_student("sft", b"better sft weights")
     write_results({"sft": 0.6, "dpo": 0.4})
     entries = run_stage()
-    assert entries["sft"] == {**entries["sft"], "version": 3, "aliases": ["champion"]}
-    assert (held("champion"), held("challenger")) == ("3", "2")
+    assert entries["sft"] == {**entries["sft"], "version": 3, "aliases": ["challenger"]}
+    assert (held("champion"), held("challenger")) == ("2", "3")
+
+
+def test_the_first_champion_is_in_the_history(project: Path) -> None:
+    run_stage()
+    run_stage()
+    ((_, first),) = promotions.history(tracking.connect(), NAME)
+    assert (first["version"], first["over"]) == ("2", None)
+    assert "the first" in first["why"]
+
+
+def test_a_champion_whose_files_are_gone_is_followed_by_the_best(project: Path) -> None:
+    run_stage()
+    shutil.rmtree("mlruns/models")
+    entries = run_stage()
+    assert entries["dpo"]["aliases"] == ["champion"]
+    assert held("champion") == str(entries["dpo"]["version"]) == "4"
 
 
 def test_new_verdicts_on_the_same_weights_renew_the_tags(project: Path) -> None:
@@ -165,7 +189,6 @@ def test_of_equal_scores_the_earlier_arm_is_champion(project: Path) -> None:
 
 
 def test_a_single_arm_leaves_no_challenger(project: Path) -> None:
-    run_stage()
     write_params(("sft",))
     assert run_stage()["sft"]["aliases"] == ["champion"]
     assert "challenger" not in client().get_registered_model(NAME).aliases

@@ -43,7 +43,9 @@ app = typer.Typer(
 
 @app.command()
 def say(
-    text: Annotated[str, typer.Argument(help="A literal sentence.")],
+    text: Annotated[
+        str | None, typer.Argument(help="A literal sentence; without one, a line each is read.")
+    ] = None,
     n: Annotated[int, typer.Option(min=1, max=100, help="How many paraphrases.")] = 3,
     seed: Annotated[int, typer.Option(help="Other seeds, other paraphrases.")] = 0,
     arm: Annotated[
@@ -57,17 +59,84 @@ def say(
             help="Above 0 all are samples; at 0 the first is the answer that was judged.",
         ),
     ] = 0.0,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a sentence.")] = False,
 ) -> None:
-    """Say TEXT with humor: paraphrases from the champion."""
-    if not text.strip():
+    """Say TEXT with humor: paraphrases from the champion. Reads a terminal or a pipe, too."""
+    if text is not None and not text.strip():
         raise DataError('TEXT is empty. Try: quip say "I missed my bus."')
-    from quip.speak import speaker
+    from quip import speak
 
-    speak = speaker(arm)
+    speaker = speak.speaker(arm)
     options = {"num_return_sequences": n, "seed": seed, "temperature": temperature}
-    for line in dict.fromkeys(speak(text.strip(), options)):
-        if line:
-            typer.echo(line)
+    for literal in [text.strip()] if text else speak.lines():
+        texts = [line for line in dict.fromkeys(speaker(literal, options)) if line]
+        typer.echo(speak.as_json(literal, texts, seed) if json else "\n".join(texts))
+
+
+@app.command()
+def trace(
+    version: Annotated[str, typer.Argument(help="A version's number or alias.")] = "champion",
+) -> None:
+    """From a model VERSION back to the code, params, data and calls that made it."""
+    from quip import tracking, trail
+    from quip.speak import model_name
+
+    with tracking.required() as store:
+        typer.echo(trail.trace(store, model_name(), version))
+
+
+@app.command()
+def versions(
+    branch: Annotated[
+        str | None, typer.Option(help="Only those made in this branch (or tag, or commit).")
+    ] = None,
+) -> None:
+    """Model versions, newest first, and how each champion became that."""
+    from quip import tracking, trail
+    from quip.speak import model_name
+
+    with tracking.required() as store:
+        typer.echo(trail.listing(store, model_name(), branch))
+
+
+@app.command()
+def promote(
+    version: Annotated[str, typer.Argument(help="A version's number or alias.")] = "challenger",
+    force: Annotated[bool, typer.Option(help="Do not ask whether it is better.")] = False,
+    reason: Annotated[str, typer.Option(help="Why it is forced; kept with the version.")] = "",
+) -> None:
+    """Make VERSION the champion, if it beats the present one head to head. Else ends with 1."""
+    if force != bool(reason.strip()):
+        raise DataError('--force and --reason "..." go together: a forced promotion says why.')
+    from quip import gate, tracking
+    from quip.speak import model_name
+
+    with tracking.required() as store:
+        typer.echo(gate.promote(store, model_name(), version, reason.strip() or None))
+
+
+@app.command()
+def serve(
+    versions: Annotated[
+        list[str] | None,
+        typer.Argument(help="Numbers, aliases or arms; champion and challenger when left out."),
+    ] = None,
+    host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    votes: Annotated[Path, typer.Option(help="Where votes are kept, as gold pairs.")] = Path(
+        "data/votes/votes.jsonl"
+    ),
+) -> None:
+    """An OpenAI-compatible endpoint, and a page where people compare two VERSIONS and vote."""
+    import uvicorn
+
+    from quip import serving, speak, voices
+
+    speak.gentle()
+    found = voices.gather(versions or [])
+    typer.echo(f"quip: {', '.join(voice.name for voice in found)}")
+    typer.echo(f"quip: page http://{host}:{port}/  endpoint http://{host}:{port}/v1")
+    uvicorn.run(serving.make_app(found, votes), host=host, port=port, log_level="warning")
 
 
 @app.command()
@@ -150,3 +219,7 @@ def results() -> None:
     typer.echo(f"Report page: {where}\nNext, try:")
     for number, line in enumerate(TRY_NEXT, start=1):
         typer.echo(f"  {number}. {line}")
+
+
+if __name__ == "__main__":
+    app()

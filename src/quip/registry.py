@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from quip.errors import DataError
 from quip.tracking import Point, Store, clean, current, log_points, now_ms
 
 MODEL_CODE = Path(__file__).with_name("serving_model.py")
@@ -77,8 +78,7 @@ def register(
 def find(store: Store, name: str, student: Student) -> Version | None:
     """The newest version of this arm with these weights whose files are still where they were
     put (addresses are absolute: a checkout that was moved has lost them)."""
-    newest_first = ["version_number DESC"]
-    for version in store.client.search_model_versions(f"name = '{name}'", order_by=newest_first):
+    for version in versions(store, name):
         same = (version.tags.get("arm"), version.tags.get(HASH_TAG)) == (
             student.arm,
             student.sha256,
@@ -86,6 +86,59 @@ def find(store: Store, name: str, student: Student) -> Version | None:
         if same and files_exist(store.client.get_model_version_download_uri(name, version.version)):
             return Version(str(version.version), version.run_id, version.source.rpartition("/")[2])
     return None
+
+
+def versions(store: Store, name: str) -> list[Any]:
+    """MLflow's model versions, newest first."""
+    newest_first = ["version_number DESC"]
+    found = store.client.search_model_versions(f"name = '{name}'", order_by=newest_first)
+    return list(found)
+
+
+def aliases(store: Store, name: str) -> dict[str, str]:
+    """Alias -> version number; empty without a registered model."""
+    for model in store.client.search_registered_models(f"name = '{name}'"):
+        return {alias: str(number) for alias, number in model.aliases.items()}
+    return {}
+
+
+def pick(store: Store, name: str, wanted: str) -> Any:
+    """MLflow's version of that number or alias. Raises DataError that names what there is."""
+    number = aliases(store, name).get(wanted, wanted)
+    there = versions(store, name)
+    for version in there:
+        if str(version.version) == number:
+            return version
+    known = ", ".join([*aliases(store, name), *(str(v.version) for v in reversed(there))])
+    raise DataError(
+        f"{name} has no version '{wanted}'. "
+        + (f"There are: {known}." if known else "`dvc repro` trains and registers students.")
+    )
+
+
+def held(store: Store, name: str, version: Any) -> list[str]:
+    """The aliases that point to one of MLflow's versions."""
+    number = str(version.version)
+    return [alias for alias, holder in aliases(store, name).items() if holder == number]
+
+
+def title(store: Store, name: str, version: Any) -> str:
+    """`quip-student version 2 (champion)`."""
+    found = held(store, name, version)
+    return f"{name} version {version.version}" + (f" ({', '.join(found)})" if found else "")
+
+
+def address(name: str, version: Any) -> str:
+    return f"models:/{name}/{version.version}"
+
+
+def load_student(store: Store, name: str, version: Any) -> Any:
+    """The `student.Student` of one of MLflow's versions, ready to generate."""
+    if not files_exist(store.client.get_model_version_download_uri(name, version.version)):
+        raise DataError(f"{name} version {version.version}: its files are gone from the store.")
+    with current(store) as mlflow:
+        loaded = mlflow.pyfunc.load_model(address(name, version))
+    return loaded.unwrap_python_model().student
 
 
 def files_exist(uri: str) -> bool:
@@ -138,9 +191,9 @@ def set_tags(store: Store, name: str, version: Version, tags: Mapping[str, str])
         store.client.set_model_version_tag(name, version.number, key, clean(value))
 
 
-def set_aliases(store: Store, name: str, aliases: Mapping[str, Version | None]) -> None:
+def set_aliases(store: Store, name: str, wanted: Mapping[str, Version | None]) -> None:
     """Point each alias to its version; None takes the alias away."""
-    for alias, version in aliases.items():
+    for alias, version in wanted.items():
         if version is None:
             store.client.delete_registered_model_alias(name, alias)
         else:
@@ -156,9 +209,8 @@ def log_results(store: Store, version: Version, values: Mapping[str, float]) -> 
 
 
 def champion(store: Store, name: str) -> str | None:
-    """`models:/NAME@champion` when the registry has one whose files are there, else None."""
-    for model in store.client.search_registered_models(f"name = '{name}'"):
-        number = model.aliases.get("champion")
-        if number and files_exist(store.client.get_model_version_download_uri(name, number)):
-            return f"models:/{name}@champion"
+    """The number of the champion when there is one whose files are there, else None."""
+    number = aliases(store, name).get("champion")
+    if number and files_exist(store.client.get_model_version_download_uri(name, number)):
+        return number
     return None

@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +32,20 @@ def paraphrases(
     num_return_sequences: int,
     temperature: float,
     top_p: float,
-    seed: int,
+    seed: int | Sequence[int],
     max_new_tokens: int,
     num_beams: int,
 ) -> list[str]:
     """`num_return_sequences` texts per literal, those of one literal together.
 
     At temperature 0 the first of them is the beam-search answer by which the student was judged,
-    and the others are samples; above 0 all are samples. The same seed gives the same texts.
+    and the others are samples; above 0 all are samples. The same seed gives the same texts; it
+    is one for all literals or one for each.
     """
     from quip.sampling import respond, sample, seed_of
 
     rows, columns = list(literals), []
+    seeds = [seed] * len(rows) if isinstance(seed, int) else list(seed)
     if temperature == 0:
         judged = respond(student, rows, max_new_tokens=max_new_tokens, num_beams=num_beams)
         columns.append(judged)
@@ -50,7 +53,7 @@ def paraphrases(
         drawn = sample(
             student,
             rows,
-            [seed_of(seed, literal, number) for literal in rows],
+            [seed_of(own, row, number) for own, row in zip(seeds, rows, strict=True)],
             temperature=temperature or SAMPLING_TEMPERATURE,
             top_p=top_p,
             max_new_tokens=max_new_tokens,
@@ -59,16 +62,52 @@ def paraphrases(
     return [text for row in zip(*columns, strict=True) for text in row]
 
 
+def lines() -> Iterator[str]:
+    """Sentences from a pipe, a line each, or typed at a prompt until an empty line or ctrl-D."""
+    typed = sys.stdin.isatty()
+    if typed:
+        print("A sentence a line; an empty one ends.", file=sys.stderr)
+    while line := read_line(typed):
+        if line.strip():
+            yield line.strip()
+        elif typed:
+            return
+
+
+def read_line(typed: bool) -> str:
+    """The next line with its end; "" when there is no more."""
+    if not typed:
+        return sys.stdin.readline()
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401  (gives `input` a history and editing keys)
+    try:
+        return input("> ") + "\n"
+    except (EOFError, KeyboardInterrupt):
+        return ""
+
+
+def as_json(literal: str, texts: Sequence[str], seed: int) -> str:
+    found = {"literal": literal, "paraphrases": list(texts), "seed": seed}
+    return json.dumps(found, ensure_ascii=False)
+
+
 def speaker(arm: str | None) -> Speak:
     """A function of (text, options) to paraphrases; options are those of `speak.paraphrases`.
 
     Raises DataError when there is neither a registered champion nor a model folder.
     """
-    # Read by torch's threads at their start. By default they spin while they wait, and on a machine
-    # that does something else as well one sentence takes minutes instead of seconds.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    gentle()
     uri = None if arm else registered()
     return from_registry(uri) if uri else from_folder(folder_of(arm))
+
+
+def gentle() -> None:
+    """Let torch's threads sleep while they wait; call it before torch is loaded.
+
+    By default they spin, and on a machine that does something else as well one sentence takes
+    minutes instead of seconds.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def registered() -> str | None:
@@ -78,7 +117,8 @@ def registered() -> str | None:
         return None  # opening it would create it, which takes seconds
     try:
         with tracking.required() as store:
-            return champion(store, model_name())
+            name = model_name()
+            return f"models:/{name}@champion" if champion(store, name) else None
     except tracking.TrackingError as error:
         print(f"quip: {error} Using the model folder.", file=sys.stderr)
         return None
@@ -92,12 +132,16 @@ def folder_of(arm: str | None) -> Path:
     """models/<arm>; without an arm the registered champion's, else that of the last arm."""
     wanted = [arm] if arm else [*recorded_champion(), *reversed(read_params().get("arms") or [])]
     for name in wanted:
-        if any((MODELS / name).glob("*.safetensors")):
+        if is_trained(name):
             return MODELS / name
     found = sorted({str(path.parent.name) for path in MODELS.glob("*/*.safetensors")})
     there = f" Trained here: {', '.join(found)}." if found else ""
     what = f"model '{arm}'" if arm else "champion in the registry and no trained model in models/"
     raise DataError(f"there is no {what}.{there} `dvc repro` makes it, `dvc pull` fetches it.")
+
+
+def is_trained(arm: str) -> bool:
+    return any((MODELS / arm).glob("*.safetensors"))
 
 
 def recorded_champion() -> list[str]:

@@ -278,16 +278,20 @@ def create_run(
 
 
 def stage_tags(stage: str) -> dict[str, str]:
-    """Where the run stands in DVC and git. Under an experiment the commit is its baseline."""
-    commit = git_commit()
+    """What the run is and where it stands in DVC and git."""
+    here = place()
+    commit = {"mlflow.source.git.commit": here["git.commit"]} if "git.commit" in here else {}
+    source = {"mlflow.source.name": f"dvc repro {stage}", "mlflow.source.type": "LOCAL"}
+    return {"quip.stage": stage, **here, **commit, **source}
+
+
+def place() -> dict[str, str]:
+    """The experiment, its baseline and the commit checked out, which under an experiment is the
+    baseline too: its own does not exist yet (`trail.link` adds it)."""
     tags = {
-        "quip.stage": stage,
         "dvc.exp.name": os.environ.get("DVC_EXP_NAME"),
         "dvc.exp.baseline": os.environ.get("DVC_EXP_BASELINE_REV"),
-        "git.commit": commit,
-        "mlflow.source.git.commit": commit,
-        "mlflow.source.name": f"dvc repro {stage}",
-        "mlflow.source.type": "LOCAL",
+        "git.commit": git_commit(),
     }
     return {key: clean(value) for key, value in tags.items() if value}
 

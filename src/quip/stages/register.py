@@ -1,7 +1,9 @@
-"""register: every trained student as a version of one model in MLflow, the best one as champion.
+"""register: every trained student as a version of one model in MLflow, the best as challenger.
 
-The champion is the arm with the best score on test by the first judge (of equals the earlier in
-`arms`), the challenger the second best.
+The best is the arm with the best score on test by the first judge (of equals the earlier in
+`arms`). The champion is not touched: `quip promote` moves it, when the challenger has shown that
+it is better. Only a registry without a champion gets one here, the best arm, so that
+`models:/NAME@champion` answers after the first run; the challenger is then the second best.
 
 Works from files alone, so stages that DVC skipped, restored or pulled are registered like those
 that ran here; a run that the tracking store does not have is filled in. Running it again with the
@@ -21,15 +23,15 @@ from typing import Any
 
 from filelock import FileLock
 
-from quip import registry, stage, tracking
+from quip import promotions, registry, stage, tracking, trail
 from quip.errors import DataError, ParamsError
-from quip.lineage import git_commit, locked_outputs, model_digest
+from quip.lineage import model_digest
 from quip.params import Section, load, read_params
 from quip.records import write_json
 from quip.registry import Student, Version, serving_options
 
 SPLIT = "test"
-INPUTS = ("data/prepared", "data/imitation/pairs.jsonl", "data/preferences.jsonl")
+FIRST = "the first: best against the teacher on test"
 
 
 class Params(Section):
@@ -50,12 +52,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         for arm in arms:
             student = Student(arm, Path(args.models, arm), run_of(args, arm), digests[arm])
             version = registry.register(store, params.name, student, serving_options(sections))
+            trail.record(store, params.name, version, arm)
             registry.set_tags(store, params.name, version, tags(arm, wtr, critic))
             registry.log_results(store, version, results(arm, wtr, critic))
             store.client.log_artifact(version.run_id, args.report)
             versions[arm] = version
-        aliases = chosen(ranking, versions)
-        registry.set_aliases(store, params.name, aliases)
+        put_up(store, params.name, [versions[arm] for arm in ranking])
+        aliases = registry.aliases(store, params.name)
+        trail.link(store, params.name)
     entries = {arm: entry(versions[arm], digests[arm], aliases) for arm in arms}
     write_json(args.out, entries)
     print(f"register: {params.name} {'; '.join(told(arm, entries[arm]) for arm in arms)}")
@@ -122,8 +126,6 @@ def tags(arm: str, wtr: Mapping[str, Any], critic: Mapping[str, Any]) -> dict[st
     """What one wants to know of a version without opening anything else."""
     judge, figures = first_judge(arm, wtr)
     low, high = figures["score_ci95"]
-    locked = locked_outputs()
-    hashes = {f"dvc.{path}": locked[path]["md5"] for path in INPUTS if path in locked}
     return {
         "arm": arm,
         "wtr": f"{figures['wtr']:.3f}",
@@ -132,8 +134,6 @@ def tags(arm: str, wtr: Mapping[str, Any], critic: Mapping[str, Any]) -> dict[st
         "judge": judge,
         "n": str(figures["n"]),
         "critic.agreement": f"{critic['agreement']:.3f}",
-        **hashes,
-        **({"git.commit": commit} if (commit := git_commit()) else {}),
     }
 
 
@@ -150,17 +150,23 @@ def results(arm: str, wtr: Mapping[str, Any], critic: Mapping[str, Any]) -> dict
     return {key: float(value) for key, value in found.items() if value is not None}
 
 
-def chosen(ranking: Sequence[str], versions: Mapping[str, Version]) -> dict[str, Version | None]:
-    second = versions[ranking[1]] if len(ranking) > 1 else None
-    return {"champion": versions[ranking[0]], "challenger": second}
+def put_up(store: tracking.Store, name: str, ranking: Sequence[Version]) -> None:
+    """Make the best version that is not champion the challenger; no other, and no champion is
+    moved. Without a champion (or when its files are gone) the best becomes champion first."""
+    champion = registry.champion(store, name)
+    if champion is None:
+        champion = ranking[0].number
+        promotions.crown(store, name, champion, None, FIRST)
+    others = [version for version in ranking if version.number != champion]
+    registry.set_aliases(store, name, {"challenger": others[0] if others else None})
 
 
-def entry(version: Version, digest: str, aliases: Mapping[str, Version | None]) -> dict[str, Any]:
+def entry(version: Version, digest: str, aliases: Mapping[str, str]) -> dict[str, Any]:
     return {
         "version": int(version.number),
         "run_id": version.run_id,
         "model_sha256": digest,
-        "aliases": [alias for alias, holder in aliases.items() if holder == version],
+        "aliases": [alias for alias, holder in aliases.items() if holder == version.number],
     }
 
 
