@@ -21,7 +21,7 @@ STAGES = DVC["stages"]
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 MODELS = {"sft", "align", "baseline", "candidates", "respond", "meaning"}
 """Stages that run a model of their own; all others must start without torch."""
-LATE = {"quip.serving_model", "quip.reward"}
+LATE = {"quip.serving_model", "quip.reward", "quip.precision"}
 """Modules that are imported only where a model is really needed."""
 
 

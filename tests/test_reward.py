@@ -21,7 +21,7 @@ from quip.records import GoldPair, write_json, write_rows
 from quip.reward import RewardParams
 from quip.stages import reward as stage
 
-PARAMS = RewardParams(epochs=12, batch_size=4, learning_rate=2e-3, seed=1)
+PARAMS = RewardParams(epochs=12, batch_size=4, learning_rate=2e-3, seed=1, precision="fp32")
 WORDS = ("bus", "cat", "soup", "hat", "dog", "tea", "car", "key")
 PAIRS = [
     GoldPair(

@@ -134,7 +134,7 @@ class Oracle:
         self, base_url: str, requests: Sequence[Request], what: str, total: int
     ) -> list[ModelReply | None]:
         client = self.client(base_url)
-        gate = asyncio.Semaphore(self.settings.concurrency)
+        gate = asyncio.Semaphore(self.slots(requests))
         with progress(what, total, done=total - len(requests)) as bar:
 
             async def one(request: Request) -> ModelReply | None:
@@ -150,6 +150,13 @@ class Oracle:
                 for task in tasks:
                     task.cancel()
                 await client.close()
+
+    def slots(self, requests: Sequence[Request]) -> int:
+        """Calls in flight. The embedded engine answers one-token questions one at a time: they are
+        all reading, which two calls at once do not speed up, and the second order of a comparison
+        then finds the first one's prefix read (measured: 1.08 s a call against 1.24 s)."""
+        reading = all(request.max_tokens == 1 for request in requests)
+        return 1 if self.settings.base_url == "embedded" and reading else self.settings.concurrency
 
     def client(self, base_url: str) -> Any:
         import openai

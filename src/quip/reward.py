@@ -25,6 +25,7 @@ from quip import weights
 from quip.corruptions import worse_versions
 from quip.errors import DataError
 from quip.params import Section
+from quip.precision import Precision, use_bf16
 from quip.records import GoldPair
 
 BASE = "all-minilm-l6-v2"
@@ -40,6 +41,7 @@ class RewardParams(Section):
     batch_size: int
     learning_rate: float
     seed: int
+    precision: Precision
 
 
 class Graded(NamedTuple):
@@ -74,7 +76,8 @@ class RewardModel(nn.Module):
         )
         hidden = self.encoder(**batch).last_hidden_state
         mask = batch["attention_mask"].unsqueeze(-1)
-        return self.head((hidden * mask).sum(1) / mask.sum(1)).squeeze(-1)
+        mean = (hidden.float() * mask).sum(1) / mask.sum(1)
+        return self.head(mean).squeeze(-1).float()
 
 
 def pairwise_loss(better: Tensor, worse: Tensor) -> Tensor:
@@ -113,10 +116,11 @@ def train(pairs: Sequence[GoldPair], params: RewardParams, what: str = "reward")
     ]
     decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / len(batches))
     for batch in tqdm(batches, desc=what, unit="step", mininterval=1, disable=None):
-        loss = pairwise_loss(
-            model([(row.literal, row.better) for row in batch]),
-            model([(row.literal, row.worse) for row in batch]),
-        )
+        with torch.autocast("cpu", torch.bfloat16, enabled=use_bf16(params.precision)):
+            values = model(
+                [(row.literal, text) for row in batch for text in (row.better, row.worse)]
+            )
+        loss = pairwise_loss(values[::2], values[1::2])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -10,7 +10,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -20,8 +20,7 @@ from quip import weights
 from quip.engine import cores
 from quip.errors import WeightsError
 from quip.params import Section
-
-Precision = Literal["auto", "fp32", "bf16"]
+from quip.precision import Precision, use_bf16
 
 
 class Lora(Section):
@@ -83,18 +82,6 @@ def check_causal(name: str | Path, config: Any) -> None:
             f"student '{name}' is an encoder-decoder: TRL trains those wrong without a word. "
             "Choose a causal model."
         )
-
-
-def use_bf16(precision: Precision) -> bool:
-    """Whether to compute in bfloat16: as asked, or "auto": where the processor has it.
-
-    Without native support bfloat16 is slower than float32, so it is not guessed.
-    """
-    if precision != "auto":
-        return precision == "bf16"
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
-    return bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def save(student: Student, folder: Path) -> None:

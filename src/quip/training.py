@@ -19,8 +19,9 @@ from transformers import TrainerCallback, set_seed
 
 from quip import stage, tracking
 from quip.params import Section
+from quip.precision import Precision, use_bf16
 from quip.records import atomic, write_json
-from quip.student import Lora, Precision, Student, digest, load, remove, save, use_bf16
+from quip.student import Lora, Student, digest, load, remove, save
 
 COLUMNS = {
     "loss": "loss",

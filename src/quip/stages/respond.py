@@ -11,8 +11,8 @@ from pathlib import Path
 
 from quip import stage
 from quip.params import Section, load
+from quip.precision import Precision
 from quip.records import LiteralText, Response, Split, read_rows, write_rows
-from quip.student import Precision
 
 
 class Params(Section):
