@@ -19,6 +19,7 @@ from quip import prompts, tracking
 from quip.params import read_params
 from quip.trial import overlaid
 
+LITERALS = Path(__file__).parent.parent / "data" / "raw" / "literals.jsonl"
 SHIPPED_PARAMS = Path(__file__).parent.parent / "params.yaml"
 Body = dict[str, Any]
 
@@ -228,4 +229,62 @@ def make_tiny_student(folder: Path) -> None:
         eos_token_id=fast.eos_token_id,
     )
     LlamaForCausalLM(config).save_pretrained(folder)
+    fast.save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def bart_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny") / "bart"
+    make_tiny_bart(folder)
+    return folder
+
+
+@pytest.fixture
+def tiny_bart(bart_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a random little BART and a tokenizer trained on the shipped literals."""
+    monkeypatch.setattr("quip.student.cores", lambda: 1)
+    return bart_weights
+
+
+def make_tiny_bart(folder: Path) -> None:
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import BartConfig, BartForConditionalGeneration, PreTrainedTokenizerFast
+
+    special = ["<s>", "<pad>", "</s>", "<unk>"]  # the places they have in BART's vocabulary
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    rows = LITERALS.read_text(encoding="utf-8").splitlines()
+    tokenizer.train_from_iterator((json.loads(row)["text"] for row in rows if row), trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        pad_token="<pad>",
+    )
+    torch.manual_seed(0)
+    config = BartConfig(
+        vocab_size=len(fast),
+        d_model=32,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=64,
+        decoder_ffn_dim=64,
+        max_position_embeddings=128,
+        init_std=0.2,
+    )
+    BartForConditionalGeneration(config).save_pretrained(folder)
     fast.save_pretrained(folder)

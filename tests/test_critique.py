@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from conftest import ChatServer, likes, options, shown
 from quip.diversity import edit_distance, ngrams
-from quip.errors import DataError
+from quip.errors import DataError, ParamsError
 from quip.records import Candidate, Critique, Split, read_rows, write_rows
+from quip.selection import choose
 from quip.stages import critique
 
 Project = Callable[..., Path]
@@ -28,10 +29,15 @@ def candidates(key: str, *texts: str, split: Split = "train") -> list[Candidate]
     ]
 
 
-def chosen(*texts: str, ngram: int = 1, length_ratio: tuple[float, float] = (0.8, 1.25)) -> Any:
+def chosen(
+    *texts: str,
+    ngram: int = 1,
+    length_ratio: tuple[float, float] = (0.8, 1.25),
+    compare: int = 2,
+) -> Any:
     """The compared texts (None when there are none) and what was dropped."""
     params = critique.Params(ngram=ngram, length_ratio=length_ratio)
-    pairs, dropped = critique.choose(candidates("t", *texts), params)
+    pairs, dropped = choose(candidates("t", *texts), params, compare)
     return [(pair.a, pair.b) for pair in pairs], dict(dropped)
 
 
@@ -95,9 +101,27 @@ def test_an_input_whose_samples_are_all_alike_is_dropped_by_that_reason() -> Non
     assert chosen("only one", "") == ([], {"all_alike": 1})
 
 
+def test_three_texts_are_compared_each_with_each() -> None:
+    """Two of these five lie apart from the others; the third is the most unlike both."""
+    texts = ("a b c d", "a b c e", "f g h i", "a b h i", "k l m n")
+    pairs, dropped = chosen(*texts, compare=3)
+    assert pairs == [
+        ("a b c d", "f g h i"),
+        ("a b c d", "k l m n"),
+        ("f g h i", "k l m n"),
+    ]
+    assert dropped == {}
+
+
+def test_of_a_group_every_two_texts_are_of_like_length() -> None:
+    """8 words are near 9 and 9 near 11, but 8 not 11: of the three only two are compared."""
+    eight, nine, eleven = ("a " * 8).strip(), ("b " * 9).strip(), ("c " * 11).strip()
+    assert chosen(eight, nine, eleven, compare=3)[0] == [(eight, nine)]
+
+
 def test_only_training_candidates_are_compared() -> None:
     rows = candidates("t", "a b", "c d", split="test") + candidates("u", "e f", "g h")
-    pairs, _ = critique.choose(rows, critique.Params(ngram=1, length_ratio=(0.8, 1.25)))
+    pairs, _ = choose(rows, critique.Params(ngram=1, length_ratio=(0.8, 1.25)), 2)
     assert [pair.input for pair in pairs] == ["u"]
 
 
@@ -140,6 +164,31 @@ def test_the_stage_keeps_both_raw_orders_and_counts(
         "money": 0.0,
     }
     assert "critique: pairs 1, all_alike 1, length_ratio 1" in capsys.readouterr().out
+
+
+def test_more_texts_to_compare_than_there_are_is_refused(
+    server: ChatServer, scripted_project: Project
+) -> None:
+    scripted_project(candidates={"k": 4, "compare": 5})
+    with pytest.raises(ParamsError, match=r"'candidates.compare' is 5, more than the 4 samples"):
+        run()
+    assert not server.asked
+
+
+@pytest.mark.usefixtures("critic_prompt")
+def test_with_three_texts_every_two_are_asked_about_in_both_orders(
+    server: ChatServer, scripted_project: Project
+) -> None:
+    scripted_project(candidates={"k": 4, "compare": 3})
+    server.answer = likes(len)
+    write_rows("candidates.jsonl", candidates("t1", "a b c", "d e f", "g h i", "a b d"))
+    run()
+    assert [(row.name_a, row.name_b) for row in read_rows("critique.jsonl", Critique)] == [
+        ("0", "1"),
+        ("0", "2"),
+        ("1", "2"),
+    ]
+    assert len(server.asked) == 6
 
 
 def test_no_pair_at_all_stops_the_stage_with_the_remedy(

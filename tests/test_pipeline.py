@@ -6,21 +6,26 @@ In a DVC project the import graph is the re-run graph, and nothing but these tes
 from __future__ import annotations
 
 import importlib
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from closure import SOURCE, closure, file_of, imports
+from quip import rounds
 from quip.params import Section, check
+from quip.rounds import OBJECTIVES
 
 ROOT = Path(__file__).parent.parent
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
-STAGES = DVC["stages"]
+STAGES = {name: stage.get("do", stage) for name, stage in DVC["stages"].items()}
+"""Each stage as it is written; of one that is repeated over a table, what is repeated."""
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 MODELS = {"sft", "align", "baseline", "candidates", "respond", "meaning"}
-"""Stages that run a model of their own; all others must start without torch."""
+"""Modules of stages that run a model of their own; all others must start without torch."""
 LATE = {"quip.serving_model", "quip.reward", "quip.precision"}
 """Modules that are imported only where a model is really needed."""
 
@@ -29,6 +34,11 @@ def module_of(stage: str) -> str:
     found = re.search(r"python -m (\S+)", STAGES[stage]["cmd"])
     assert found, f"{stage}: no module in its command"
     return found[1]
+
+
+def short(stage: str) -> str:
+    """The stage's module, without its package."""
+    return module_of(stage).removeprefix("quip.stages.")
 
 
 def code_deps(stage: str) -> set[str]:
@@ -49,14 +59,16 @@ def test_the_design_s_stages_are_all_there() -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_is_its_module_and_explains_itself(stage: str) -> None:
-    assert module_of(stage) == f"quip.stages.{stage}"
+    """Or runs, as `round_candidates` does, the module whose name its own ends with."""
+    assert stage == short(stage) or stage.endswith(f"_{short(stage)}")
+    assert short(stage) in STAGES
     assert file_of(module_of(stage))
     assert len(STAGES[stage]["desc"]) > 20
 
 
 def test_every_stage_module_is_in_the_pipeline() -> None:
     modules = {path.stem for path in (SOURCE / "quip" / "stages").glob("*.py")} - {"__init__"}
-    assert modules == set(STAGES)
+    assert modules == {short(stage) for stage in STAGES}
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -86,7 +98,7 @@ def test_no_part_imports_a_stage() -> None:
             assert not stages, f"{path.stem} imports {stages}"
 
 
-@pytest.mark.parametrize("stage", sorted(set(STAGES) - MODELS))
+@pytest.mark.parametrize("stage", sorted(s for s in STAGES if short(s) not in MODELS))
 def test_a_stage_without_a_model_starts_without_torch(stage: str) -> None:
     for module in closure(module_of(stage)):
         file = file_of(module)
@@ -98,9 +110,16 @@ def test_a_stage_without_a_model_starts_without_torch(stage: str) -> None:
         assert not heavy or module in LATE, f"{stage}: {module} has {heavy}"
 
 
+def params_of(stage: str) -> set[str]:
+    """The params a stage names; an `objective` out of rounds.yaml stands for all there are."""
+    names = STAGES[stage].get("params", [])
+    templated = {*OBJECTIVES.values()} if "${item.objective}" in names else set()
+    return {name for name in names if "$" not in name} | templated
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_params_sections_exist(stage: str) -> None:
-    for name in STAGES[stage].get("params", []):
+    for name in params_of(stage):
         section = PARAMS
         for key in name.split("."):
             assert key in section, f"{stage}: params.yaml has no '{name}'"
@@ -117,7 +136,8 @@ def loaded(stage: str) -> set[str]:
 @pytest.mark.parametrize("stage", STAGES)
 def test_params_name_every_section_that_is_loaded(stage: str) -> None:
     """`debias` once stood in no stage's params, so that changing it re-ran nothing."""
-    assert loaded(stage) <= set(STAGES[stage].get("params", []))
+    once = {"teacher_align": {"dpo"}}  # BRIO only
+    assert loaded(stage) - once.get(stage, set()) <= params_of(stage)
 
 
 def test_the_loaded_sections_are_seen() -> None:
@@ -130,7 +150,7 @@ def sections() -> list[tuple[str, type[Section]]]:
 
     found: list[tuple[str, type[Section]]] = [("critic", CriticParams), ("judge", JudgeParams)]
     for stage in STAGES:
-        if stage in ("align", "baseline", "roles", "meaning"):
+        if stage != short(stage) or stage in ("align", "baseline", "roles", "meaning"):
             continue
         params = getattr(importlib.import_module(module_of(stage)), "Params", None)
         if params is not None:
@@ -152,15 +172,63 @@ def test_a_broken_dep_would_be_noticed() -> None:
     assert code_deps(stage) - {"src/quip/critic.py"} != needed(stage)
 
 
-def test_every_output_has_one_maker() -> None:
-    outs: list[str] = []
-    for stage in STAGES.values():
-        for arm in (
-            stage.get("matrix", {}).get("arm", [None])
-            if "${" not in str(stage.get("matrix"))
-            else ["sft", "dpo"]
-        ):
-            for out in [*stage.get("outs", []), *(next(iter(m)) for m in stage.get("metrics", []))]:
-                outs.append(str(out).replace("${item.arm}", str(arm)))
+def expanded(count: int) -> dict[str, dict[str, Any]]:
+    """Every stage of the pipeline as DVC expands it with all arms and `count` rounds."""
+    table = rounds.table(count, rounds.FEEDBACK_ARMS)
+    found: dict[str, dict[str, Any]] = {}
+    for name, stage in DVC["stages"].items():
+        for key, item in items(stage, table).items():
+            text = json.dumps(stage.get("do", stage)).replace("${key}", key)
+            for field, value in item.items():
+                text = text.replace(f"${{item.{field}}}", value)
+            found[f"{name}@{key}" if key else name] = json.loads(text)
+    return found
+
+
+def items(stage: dict[str, Any], table: dict[str, Any]) -> dict[str, dict[str, str]]:
+    if "foreach" in stage:
+        return dict(table[stage["foreach"].strip("${}")])
+    arms = stage.get("matrix", {}).get("arm", [""])
+    arms = ["sft", "ft", "sd", *rounds.FEEDBACK_ARMS] if isinstance(arms, str) else arms
+    return {arm: {"arm": arm} for arm in arms}
+
+
+def outs_of(stage: dict[str, Any]) -> list[str]:
+    return [*stage.get("outs", []), *(next(iter(m)) for m in stage.get("metrics", []))]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_every_output_has_one_maker(count: int) -> None:
+    outs = [out for stage in expanded(count).values() for out in outs_of(stage)]
     assert len(outs) > 20
     assert len(outs) == len(set(outs))
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_every_file_a_stage_needs_is_made_by_another_or_shipped(count: int) -> None:
+    stages = expanded(count)
+    outs = {out for stage in stages.values() for out in outs_of(stage)}
+    for name, stage in stages.items():
+        for dep in stage["deps"]:
+            made = any(out == dep or dep.startswith(f"{out}/") for out in outs)
+            folder = any(out.startswith(f"{dep}/") for out in outs)
+            assert made or folder or "$" in dep or (ROOT / dep).exists(), f"{name}: {dep}"
+
+
+def test_one_round_has_no_stage_of_an_earlier_round() -> None:
+    assert not [name for name in expanded(1) if name.startswith("round_")]
+
+
+def test_the_second_round_leaves_the_stages_of_the_first_as_they_are() -> None:
+    """What was paid for stays: only `align` itself, which now is round 2, is another stage."""
+    one, two = expanded(1), expanded(2)
+    assert {name for name in one if one[name] != two[name]} == {
+        f"align@{arm}" for arm in rounds.FEEDBACK_ARMS
+    }
+    assert "data/rounds/dpo-1/preferences.jsonl" in two["align@dpo"]["deps"]
+    assert "data/preferences.jsonl" in two["round_align@dpo-1"]["deps"]
+    assert "models/warm/brio" in two["round_align@brio_dpo-1"]["deps"]
+
+
+def test_the_shipped_rounds_fit_the_shipped_arms() -> None:
+    assert rounds.check(PARAMS["arms"], ROOT / "rounds.yaml") == 1

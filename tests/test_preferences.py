@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import options
 from quip.errors import DataError
 from quip.preference import Debias, flipped, logit, of, outcome, preference, sigmoid
-from quip.records import Answer, Critique, Preference, read_rows, write_rows
+from quip.ranking import decide, rank
+from quip.records import Answer, Critique, Preference, Ranking, read_rows, write_rows
 from quip.stages import preferences
 
 Project = Callable[..., Path]
@@ -199,7 +201,7 @@ def test_win_tie_and_loss(value: float, margin: float, expected: str) -> None:
 
 
 def test_the_preferred_text_is_chosen_and_the_surest_pair_comes_first() -> None:
-    rows, dropped = preferences.decide(
+    rows, _, dropped = decide(
         [critique(0.6, 0.4, "t1"), critique(0.1, 0.9, "t2"), critique(0.9, 0.1, "t0")],
         LOG_ODDS,
         0.5,
@@ -219,7 +221,7 @@ def test_swapping_a_and_b_gives_the_same_training_pair(
     debias: Debias, forward: float, backward: float
 ) -> None:
     row = critique(forward, backward, a="one two three", b="one")
-    here, there = (preferences.decide([c], debias, 0.6)[0] for c in (row, swapped(row)))
+    here, there = (decide([c], debias, 0.6)[0] for c in (row, swapped(row)))
     assert [(r.chosen, r.rejected) for r in here] == [(r.chosen, r.rejected) for r in there]
     assert [r.confidence for r in here] == pytest.approx([r.confidence for r in there])
 
@@ -231,13 +233,62 @@ def test_a_critic_that_always_names_one_position_gives_no_pair(
 ) -> None:
     critiques = [critique(always, always, f"t{i}") for i in range(5)]
     assert {of(row, debias) for row in critiques} == {0.5}
-    rows, dropped = preferences.decide(critiques, debias, 0.5)
+    rows, _, dropped = decide(critiques, debias, 0.5)
     assert (rows, dict(dropped)) == ([], {"unsure": 5})
 
 
+def versus(a: str, b: str, p: float | None) -> Critique:
+    """One comparison in which the critic, in both orders, puts `p` on text a."""
+    return critique(p, None if p is None else 1 - p, a=a, b=b)
+
+
+def test_three_texts_are_ranked_by_their_mean_preference() -> None:
+    """A: (0.9 + 0.6) / 2, B: (0.1 + 0.8) / 2, C: (0.4 + 0.2) / 2."""
+    rows = [versus("A", "B", 0.9), versus("C", "A", 0.4), versus("B", "C", 0.8)]
+    found = rank(rows, LOG_ODDS)
+    assert found is not None
+    assert found.texts == ["A", "B", "C"]
+    assert found.scores == pytest.approx([0.75, 0.45, 0.3])
+    assert found.ranks == [0, 1, 2]
+
+
+def test_the_pair_is_the_best_against_the_worst_as_these_two_were_compared() -> None:
+    rows = [versus("A", "B", 0.9), versus("C", "A", 0.4), versus("B", "C", 0.8)]
+    (pair,), (ranking,), dropped = decide(rows, LOG_ODDS, 0.55)
+    assert (pair.chosen, pair.rejected) == ("A", "C")
+    assert pair.confidence == pytest.approx(0.6)
+    assert ranking.texts == ["A", "B", "C"]
+    assert not dropped
+    assert decide(rows, LOG_ODDS, 0.65)[2] == {"unsure": 1}
+
+
+def test_texts_of_equal_score_share_a_rank() -> None:
+    """A beats both others, which are even."""
+    found = rank([versus("B", "A", 0.2), versus("B", "C", 0.5), versus("C", "A", 0.2)], LOG_ODDS)
+    assert found is not None
+    assert (found.texts, found.ranks) == (["A", "B", "C"], [0, 1, 1])
+
+
+def test_a_circle_of_preferences_is_no_ranking() -> None:
+    rows = [versus("A", "B", 0.8), versus("B", "C", 0.8), versus("C", "A", 0.8)]
+    found = rank(rows, LOG_ODDS)
+    assert found is not None
+    assert found.ranks == [0, 0, 0]
+    assert decide(rows, LOG_ODDS, 0.5)[2] == {"unsure": 1}
+
+
+def test_an_unread_comparison_between_others_costs_the_input_nothing() -> None:
+    rows = [versus("A", "B", None), versus("A", "C", 0.9), versus("B", "C", 0.7)]
+    (pair,), (ranking,), dropped = decide(rows, LOG_ODDS, 0.5)
+    assert (ranking.texts, dropped) == (["A", "B", "C"], {})
+    assert pair.confidence == pytest.approx(0.9)
+
+
 def test_an_unsure_and_an_unread_critique_are_counted_apart() -> None:
-    rows, dropped = preferences.decide(
-        [critique(0.55, 0.45), critique(None, 0.9), critique(0.9, 0.1)], LOG_ODDS, 0.6
+    rows, _, dropped = decide(
+        [critique(0.55, 0.45, "t1"), critique(None, 0.9, "t2"), critique(0.9, 0.1, "t3")],
+        LOG_ODDS,
+        0.6,
     )
     assert len(rows) == 1
     assert dropped == {"unsure": 1, "unparsed": 1}
@@ -249,7 +300,7 @@ def test_an_unsure_and_an_unread_critique_are_counted_apart() -> None:
 def run(rows: list[Critique]) -> None:
     write_rows("critique.jsonl", rows)
     preferences.main(
-        [*("--critique", "critique.jsonl", "--out", "out.jsonl"), "--metrics", "m.json"]
+        options(critique="critique.jsonl", out="out.jsonl", rankings="r.jsonl", metrics="m.json")
     )
 
 
@@ -265,6 +316,8 @@ def test_the_stage_writes_pairs_and_what_it_left_out(
             critique(0.2, 0.9, "t4", a="one", b="one two"),
         ]
     )
+    rankings = read_rows("r.jsonl", Ranking)
+    assert [row.texts for row in rankings] == [["one two three", "one"], ["one two", "one"]]
     rows = read_rows("out.jsonl", Preference)
     assert [(row.input, row.chosen) for row in rows] == [("t1", "one two three"), ("t4", "one two")]
     assert json.loads(Path("m.json").read_text()) == {

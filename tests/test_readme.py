@@ -24,12 +24,14 @@ import yaml
 
 from quip import prompts, sources, tables
 from quip.oracle import Endpoint
+from quip.rounds import FEEDBACK_ARMS
 from quip.stages.roles import KNOWN_ARMS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+WRITTEN = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+STAGES = {name: stage.get("do", stage) for name, stage in WRITTEN.items()}
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 SOURCE = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py"))
 
@@ -55,7 +57,7 @@ def stage_names() -> set[str]:
     for name, stage in STAGES.items():
         arms = stage.get("matrix", {}).get("arm", [])
         names |= {f"{name}@{arm}" for arm in (KNOWN_ARMS if isinstance(arms, str) else arms)}
-    return names
+    return names | {f"align@{arm}" for arm in FEEDBACK_ARMS}
 
 
 @cache
@@ -65,7 +67,7 @@ def outputs() -> set[str]:
     for stage in STAGES.values():
         for out in [*stage.get("outs", []), *stage.get("metrics", [])]:
             path = out if isinstance(out, str) else next(iter(out))
-            found |= {path.replace("${item.arm}", arm) for arm in KNOWN_ARMS}
+            found |= {path.replace("${item.arm}", arm).replace("${key}", arm) for arm in KNOWN_ARMS}
     return found
 
 

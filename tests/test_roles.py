@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from conftest import options
+from quip import rounds
 from quip.errors import ParamsError
 from quip.stages import roles
 
@@ -26,6 +27,19 @@ PLAYED = {
     "critic": {"kind": "mcp", "endpoint": "small"},
     "judge": {"endpoints": ["small", "large"], "learned": False},
 }
+
+
+@pytest.fixture
+def project(project: Project) -> Project:
+    """With the rounds laid out for one, unless the test has done it."""
+
+    def make(**changes: Any) -> Path:
+        folder = project(**changes)
+        if not rounds.FILE.exists():
+            rounds.write(1, [])
+        return folder
+
+    return make
 
 
 def run() -> dict[str, bytes]:
@@ -50,6 +64,8 @@ def test_one_file_a_role_and_an_arm(project: Project) -> None:
         "arms/dpo.json": {"arm": "dpo", "wanted": True},
         "arms/ft.json": {"arm": "ft", "wanted": False},
         "arms/sd.json": {"arm": "sd", "wanted": False},
+        "arms/brio.json": {"arm": "brio", "wanted": False},
+        "arms/brio_dpo.json": {"arm": "brio_dpo", "wanted": False},
     }
 
 
@@ -133,3 +149,17 @@ def test_an_unknown_arm_hints_at_the_nearest(project: Project) -> None:
     project(arms=["sft", "dpo2"])
     with pytest.raises(ParamsError, match=r"Did you mean 'dpo'\?$"):
         run()
+
+
+def test_an_arm_more_needs_the_rounds_laid_out_again_only_when_there_are_several(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project(arms=["sft", "dpo"])
+    rounds.write(2, ["sft", "dpo"])
+    run()
+    assert "rounds 2" in capsys.readouterr().out
+    project(arms=["sft", "dpo", "brio"])
+    with pytest.raises(ParamsError, match=r"^rounds.yaml does not fit .*Run `quip rounds 2`"):
+        run()
+    rounds.write(1, ["sft", "dpo"])
+    run()

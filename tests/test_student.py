@@ -11,14 +11,13 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
-    BartConfig,
     BartForConditionalGeneration,
     T5Config,
     T5ForConditionalGeneration,
 )
 
 from quip import student
-from quip.errors import WeightsError
+from quip.errors import ParamsError, WeightsError
 
 
 @pytest.fixture
@@ -125,31 +124,62 @@ def test_a_missing_folder_is_refused() -> None:
     assert message.startswith("student base 'models/nothing/here': no such folder. Wanted: ")
 
 
-def test_bart_is_refused_as_an_encoder_decoder(folder: Path) -> None:
-    """Once it was loaded as a causal model of half its weights, the rest at random."""
+def test_a_student_is_of_the_family_its_configuration_says(
+    tiny_student: Path, tiny_bart: Path
+) -> None:
+    """Once BART was loaded as a causal model of half its weights, the rest at random."""
+    causal, bart = student.load(tiny_student), student.load(tiny_bart)
+    assert (causal.family, bart.family) == ("causal", "encoder-decoder")
+    assert (causal.context, bart.context) == (128, 128)
+    assert causal.source("I ran.") == "Literal: I ran.\nFunny:"
+    assert bart.source("I ran.") == "I ran."
+
+
+def test_trl_refuses_an_encoder_decoder(tiny_student: Path, tiny_bart: Path) -> None:
+    student.check_causal(student.load(tiny_student))
+    with pytest.raises(WeightsError, match="an encoder-decoder: TRL trains those wrong"):
+        student.check_causal(student.load(tiny_bart))
+
+
+def test_t5_has_no_end_of_positions(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
-    config = BartConfig(
+    config = T5Config(
         vocab_size=300,
         d_model=16,
-        encoder_layers=1,
-        decoder_layers=1,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=16,
-        decoder_ffn_dim=16,
-        max_position_embeddings=32,
+        d_kv=8,
+        d_ff=16,
+        num_layers=1,
+        num_heads=2,
+        decoder_start_token_id=0,
+        pad_token_id=0,
     )
-    BartForConditionalGeneration(config).save_pretrained(folder)
-    assert refused(folder) == (
-        f"student '{folder}' is an encoder-decoder: TRL trains those wrong without a word. "
-        "Choose a causal model."
-    )
-
-
-def test_t5_is_refused_as_an_encoder_decoder(folder: Path) -> None:
-    config = T5Config(vocab_size=300, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
     T5ForConditionalGeneration(config).save_pretrained(folder)
-    assert "is an encoder-decoder" in refused(folder)
+    loaded = student.load(folder)
+    assert (loaded.family, loaded.context) == ("encoder-decoder", None)
+    student.check_length(loaded, 100_000, "sft.max_length")
+
+
+def test_an_encoder_decoder_generates_as_asked_and_not_by_its_old_task(
+    tiny_bart: Path, tmp_path: Path
+) -> None:
+    model = BartForConditionalGeneration.from_pretrained(tiny_bart)
+    model.generation_config.update(num_beams=4, no_repeat_ngram_size=3, length_penalty=2.0)
+    model.save_pretrained(tmp_path / "old")
+    AutoTokenizer.from_pretrained(tiny_bart).save_pretrained(tmp_path / "old")
+    config = student.load(tmp_path / "old").model.generation_config
+    assert config.no_repeat_ngram_size is None
+    assert (config.decoder_start_token_id, config.eos_token_id) == (2, 2)
+
+
+def test_more_tokens_than_the_context_holds_are_refused_by_the_key(tiny_student: Path) -> None:
+    loaded = student.load(tiny_student)
+    student.check_length(loaded, 128, "align.max_length")
+    with pytest.raises(ParamsError) as caught:
+        student.check_length(loaded, 129, "align.max_length")
+    assert str(caught.value) == (
+        "params.yaml: key 'align.max_length' is 129, but the student's context holds 128 tokens. "
+        "Lower it, or choose another student (sft.base)."
+    )
 
 
 def test_a_tokenizer_that_cannot_end_a_text_is_refused(folder: Path) -> None:

@@ -185,6 +185,19 @@ def critics(
     typer.echo(variants.table(variants.measure(prompts or variants.names(), per_kind)))
 
 
+@app.command(name="rounds")
+def lay_out_rounds(
+    count: Annotated[int, typer.Argument(min=1, help="How often feedback is collected.")],
+) -> None:
+    """Collect feedback COUNT times in the same total of epochs: writes rounds.yaml."""
+    from quip import rounds
+    from quip.params import read_params
+
+    found = rounds.write(count, read_params().get("arms") or [])
+    earlier = ", ".join(found["earlier"]) or "none"
+    typer.echo(f"{rounds.FILE}: rounds {count}; earlier rounds: {earlier}. Next: dvc repro")
+
+
 @app.command(name="try")
 def small(
     folder: Annotated[Path, typer.Option(help="Where the small project is laid out.")] = Path(

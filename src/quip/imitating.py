@@ -1,4 +1,5 @@
-"""Maximum likelihood on (literal, paraphrase) pairs, by TRL's SFTTrainer.
+"""Maximum likelihood on (literal, paraphrase) pairs: by TRL's SFTTrainer for a causal student, by
+`quip.looping` for an encoder-decoder. The loss is on the paraphrase only.
 
 Used by `sft` (from the base model) and by the baselines `ft` (more imitation) and `sd`
 (self-distillation on the critic's favourites), which start from the warm start.
@@ -10,13 +11,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from quip import training
+from quip.likelihood import Texts, forward
+from quip.looping import Objective, by_loop
+from quip.losses import IGNORED, cross_entropy
 from quip.records import TrainingPair
 from quip.student import Student, completion, prompt
 
+Pairs = Sequence[TrainingPair]
+
 
 class Imitation(training.Training):
-    """Settings of supervised training; the loss is on the completion only."""
+    """Settings of supervised training."""
 
 
 def imitate(
@@ -24,8 +32,8 @@ def imitate(
     params: Imitation,
     *,
     base: str,
-    pairs: Sequence[TrainingPair],
-    held_out: Sequence[TrainingPair],
+    pairs: Pairs,
+    held_out: Pairs,
     data: dict[str, Path],
     out: Path,
     curve: Path,
@@ -33,7 +41,15 @@ def imitate(
 ) -> None:
     """Train `base` on `pairs`, with the loss on `held_out` each epoch; save to `out`."""
 
-    def make_trainer(student: Student, rows: Sequence[TrainingPair], shared: dict[str, Any]) -> Any:
+    def fit(student: Student, rows: Pairs, job: training.Job) -> Any:
+        chosen = trl(held_out, params) if student.family == "causal" else loop(held_out)
+        return chosen(student, rows, job)
+
+    training.train(name, fit, params, base, data, pairs, out, curve, run_file, {"base": base})
+
+
+def trl(held_out: Pairs, params: Imitation) -> training.Fit:
+    def make_trainer(student: Student, rows: Pairs, shared: dict[str, Any]) -> Any:
         from datasets import Dataset
         from trl import SFTConfig, SFTTrainer
 
@@ -50,10 +66,30 @@ def imitate(
             peft_config=training.peft_config(params.lora),
         )
 
-    training.train(
-        name, make_trainer, params, base, data, pairs, out, curve, run_file, {"base": base}
-    )
+    return training.by_trl(make_trainer)
 
 
-def prompt_completion(pairs: Sequence[TrainingPair]) -> list[dict[str, str]]:
+def prompt_completion(pairs: Pairs) -> list[dict[str, str]]:
     return [{"prompt": prompt(p.literal), "completion": completion(p.paraphrase)} for p in pairs]
+
+
+def loop(held_out: Pairs) -> training.Fit:
+    def objective_of(student: Student, rows: Pairs, params: training.Training) -> Objective:
+        def loss(batch: Pairs) -> tuple[Tensor, dict[str, float]]:
+            logits, labels = forward(student, as_texts(batch), params.max_length)
+            right = (logits.argmax(-1) == labels)[labels != IGNORED].float().mean()
+            return cross_entropy(logits, labels), {"mean_token_accuracy": right.item()}
+
+        def evaluated() -> dict[str, float]:
+            size = params.batch_size
+            parts = [held_out[i : i + size] for i in range(0, len(held_out), size)]
+            total = sum(loss(part)[0].item() * len(part) for part in parts)
+            return {"eval_loss": total / len(held_out)}
+
+        return Objective(rows, loss, dropout=True, held_out=evaluated if held_out else None)
+
+    return by_loop(objective_of)
+
+
+def as_texts(pairs: Pairs) -> Texts:
+    return Texts([p.literal for p in pairs], range(len(pairs)), [p.paraphrase for p in pairs])

@@ -157,6 +157,20 @@ class Preference(Row):
     confidence: float
 
 
+class Ranking(Row):
+    """Texts for one literal as the critic ranks them, best first.
+
+    `scores` are mean debiased preferences over the other texts, between 0 and 1; `ranks` count
+    from 0, and texts of equal score share one.
+    """
+
+    input: str
+    literal: str
+    texts: list[str] = Field(min_length=2)
+    scores: list[float]
+    ranks: list[int]
+
+
 R = TypeVar("R", bound=BaseModel)
 
 

@@ -15,7 +15,8 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import LogitsProcessor
 
-from quip.student import Student, prompt
+from quip.errors import DataError
+from quip.student import Student
 
 TOP_K = 200
 """Sampling looks at this many likeliest tokens; the nucleus is taken among them."""
@@ -78,6 +79,7 @@ def sample(
         chooser = SeededNucleus([seeds[i] for i in rows], temperature, top_p)
         return {
             "do_sample": False,
+            "num_beams": 1,
             "max_new_tokens": max_new_tokens,
             "logits_processor": [chooser],
         }
@@ -104,22 +106,40 @@ def in_batches(
 
 @torch.inference_mode()
 def generate(student: Student, literals: Sequence[str], options: dict[str, Any]) -> list[str]:
-    tokenizer = student.tokenizer
-    tokenizer.padding_side = "left"
+    """A causal student's rows are padded on the left, where they do not part prompt and answer; an
+    encoder-decoder's on the right, since BART counts positions from the row's first place."""
+    tokenizer, causal = student.tokenizer, student.family == "causal"
+    tokenizer.padding_side = "left" if causal else "right"
     batch = tokenizer(
-        [prompt(literal) for literal in literals],
+        [student.source(literal) for literal in literals],
         return_tensors="pt",
         padding=True,
         return_token_type_ids=False,
     ).to(student.model.device)
+    check_fits(student, batch["attention_mask"].sum(-1).tolist(), literals, options)
     ids = student.model.generate(
         **batch,
         **options,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    width = batch["input_ids"].shape[1]
-    return [first_line(t) for t in tokenizer.batch_decode(ids[:, width:], skip_special_tokens=True)]
+    start = batch["input_ids"].shape[1] if causal else 1
+    return [first_line(t) for t in tokenizer.batch_decode(ids[:, start:], skip_special_tokens=True)]
+
+
+def check_fits(
+    student: Student, lengths: Sequence[int], literals: Sequence[str], options: dict[str, Any]
+) -> None:
+    """Refuse a literal that leaves no room in the student's context for the answer."""
+    written = options["max_new_tokens"]
+    for length, literal in zip(lengths, literals, strict=True):
+        needed = length + written if student.family == "causal" else max(length, written)
+        if student.context is not None and needed > student.context:
+            raise DataError(
+                f"the input {literal[:40]!r} takes {length} tokens, with {written} to write; the "
+                f"student's context holds {student.context}. Lower prepare.max_words or "
+                "max_new_tokens, or choose another student (sft.base)."
+            )
 
 
 def first_line(text: str) -> str:

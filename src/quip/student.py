@@ -1,7 +1,8 @@
-"""The student: a small causal language model with one plain prompt.
+"""The student: a small language model, causal or encoder-decoder.
 
-`Literal: ...\\nFunny:` in, one line out. The prompt is short because on a CPU every token costs;
-the model's own chat template would double a training row.
+A causal one continues one plain prompt, `Literal: ...\\nFunny:`, with one line. The prompt is short
+because on a CPU every token costs; the model's own chat template would double a training row. An
+encoder-decoder (BART, the paper's) reads the literal itself and writes the paraphrase.
 """
 
 from __future__ import annotations
@@ -10,17 +11,25 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    GenerationConfig,
+)
 
 from quip import weights
 from quip.engine import cores
-from quip.errors import WeightsError
+from quip.errors import ParamsError, WeightsError
 from quip.params import Section
 from quip.precision import Precision, use_bf16
+
+Family = Literal["causal", "encoder-decoder"]
 
 
 class Lora(Section):
@@ -36,28 +45,40 @@ class Student:
     model: Any
     tokenizer: Any
 
+    @property
+    def family(self) -> Family:
+        return "encoder-decoder" if self.model.config.is_encoder_decoder else "causal"
+
+    @property
+    def context(self) -> int | None:
+        """How many tokens it can read and write at once; None where positions have no end (T5)."""
+        found = getattr(self.model.config, "max_position_embeddings", None)
+        return int(found) if found else None
+
+    def source(self, literal: str) -> str:
+        """What it reads before it writes."""
+        return prompt(literal) if self.family == "causal" else literal
+
 
 def prompt(literal: str) -> str:
-    """What the student reads. No space at the end: it belongs to the completion."""
+    """What a causal student reads. No space at the end: it belongs to the completion."""
     return f"Literal: {literal}\nFunny:"
 
 
 def completion(paraphrase: str) -> str:
-    """What the student writes (the tokenizer's end-of-sequence is added in training)."""
+    """What a causal student writes (the tokenizer's end-of-sequence is added in training)."""
     return f" {paraphrase}"
 
 
 def load(name: str | Path, precision: Precision = "fp32") -> Student:
     """Load a student from a folder, a pinned base or a hub id; ready to generate.
 
-    Raises WeightsError when there is no such model, when it is an encoder-decoder (which TRL would
-    silently train wrong), or when its tokenizer cannot end a text.
+    Raises WeightsError when there is no such model or its tokenizer cannot end a text.
     """
     torch.set_num_threads(cores())
     source = weights.student_base(str(name))
     try:
-        check_causal(name, AutoConfig.from_pretrained(source, trust_remote_code=False))
-        model = AutoModelForCausalLM.from_pretrained(
+        model = auto_class(source).from_pretrained(
             source, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
         )
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
@@ -68,19 +89,49 @@ def load(name: str | Path, precision: Precision = "fp32") -> Student:
         raise WeightsError(f"student '{name}': its tokenizer has no end-of-sequence token.")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if model.config.is_encoder_decoder:
+        plain_generation(model, tokenizer)
     if use_bf16(precision):
         model = model.bfloat16()
     return Student(model.eval(), tokenizer)
 
 
-def check_causal(name: str | Path, config: Any) -> None:
-    """Refuse an encoder-decoder. The configuration is asked before anything is loaded: of some
-    (BART) transformers makes a causal model out of half the weights, and the other half at random.
-    """
-    if config.is_encoder_decoder:
+def auto_class(source: str | Path) -> Any:
+    """By the configuration, before anything is loaded: of some encoder-decoders (BART) transformers
+    makes a causal model out of half the weights, and the other half at random."""
+    config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+
+
+def plain_generation(model: Any, tokenizer: Any) -> None:
+    """Generate as asked and no other way: many encoder-decoders come with the beams, n-gram bans
+    and length penalties of the task they were last trained for."""
+    old = model.generation_config
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = tokenizer.pad_token_id
+    model.generation_config = GenerationConfig(
+        decoder_start_token_id=old.decoder_start_token_id or model.config.decoder_start_token_id,
+        bos_token_id=old.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def check_causal(student: Student) -> None:
+    """Refuse an encoder-decoder where TRL would train it."""
+    if student.family != "causal":
         raise WeightsError(
-            f"student '{name}' is an encoder-decoder: TRL trains those wrong without a word. "
-            "Choose a causal model."
+            "the student is an encoder-decoder: TRL trains those wrong without a word. "
+            "Choose a causal model, or train it by quip's own loop."
+        )
+
+
+def check_length(student: Student, tokens: int, key: str) -> None:
+    """Refuse a setting that asks for more tokens than the student's context holds."""
+    if student.context is not None and tokens > student.context:
+        raise ParamsError(
+            f"params.yaml: key '{key}' is {tokens}, but the student's context holds "
+            f"{student.context} tokens. Lower it, or choose another student (sft.base)."
         )
 
 

@@ -1,7 +1,7 @@
-"""What the training stages share: TRL's arguments, the live curve, checkpoints, the saved model.
+"""What the training stages share: the run, the live curve, checkpoints, the saved model.
 
 TRL trains causal students, by supervised learning (SFTTrainer) and by DPO (DPOTrainer, the loss of
-Rafailov et al. 2023, equation 7).
+Rafailov et al. 2023, equation 7). What TRL cannot do, `quip.looping` trains.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import csv
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import TrainerCallback, set_seed
@@ -21,7 +21,17 @@ from quip import stage, tracking
 from quip.params import Section
 from quip.precision import Precision, use_bf16
 from quip.records import atomic, write_json
-from quip.student import Lora, Student, digest, load, remove, save
+from quip.student import (
+    Family,
+    Lora,
+    Student,
+    check_causal,
+    check_length,
+    digest,
+    load,
+    remove,
+    save,
+)
 
 COLUMNS = {
     "loss": "loss",
@@ -32,7 +42,10 @@ COLUMNS = {
     "rewards/margins": "reward_margin",
     "logps/chosen": "logp_chosen",
     "logps/rejected": "logp_rejected",
+    "ranking_loss": "ranking_loss",
+    "cross_entropy": "cross_entropy",
 }
+"""Names of the trainers -> columns of the curve."""
 
 
 class Training(Section):
@@ -46,6 +59,18 @@ class Training(Section):
     seed: int
     precision: Precision
     lora: Lora | None
+
+
+class Job(NamedTuple):
+    """What a training has to do its work with: its checkpoints' folder and where curves go."""
+
+    params: Training
+    scratch: Path
+    run: tracking.Run
+
+
+Fit = Callable[[Student, Sequence[Any], Job], tuple[Any, list[dict[str, float]]]]
+"""(student, rows, job) -> the trained model and its curve, one row a step."""
 
 
 class Curve(TrainerCallback):
@@ -88,7 +113,7 @@ def arguments(params: Training, scratch: Path, rows: int) -> dict[str, Any]:
     }
 
 
-def peft_config(lora: Lora | None) -> Any:
+def peft_config(lora: Lora | None, family: Family = "causal") -> Any:
     if lora is None:
         return None
     from peft import LoraConfig
@@ -98,13 +123,27 @@ def peft_config(lora: Lora | None) -> Any:
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules="all-linear",
-        task_type="CAUSAL_LM",
+        task_type="CAUSAL_LM" if family == "causal" else "SEQ_2_SEQ_LM",
     )
+
+
+def by_trl(make_trainer: Any) -> Fit:
+    """Train by the TRL trainer that `make_trainer(student, rows, arguments)` builds."""
+
+    def fit(student: Student, rows: Sequence[Any], job: Job) -> tuple[Any, list[dict[str, float]]]:
+        check_causal(student)
+        trainer = make_trainer(student, rows, arguments(job.params, job.scratch, len(rows)))
+        trainer.add_callback(Curve(job.run))
+        trainer.train(resume_from_checkpoint=last_checkpoint(job.scratch))
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        return model, merged(trainer.state.log_history)
+
+    return fit
 
 
 def train(
     name: str,
-    make_trainer: Any,
+    fit: Fit,
     params: Training,
     base: str,
     data: dict[str, Path],
@@ -114,25 +153,23 @@ def train(
     run_file: Path,
     extra: dict[str, Any],
 ) -> None:
-    """Train with TRL from `base` on `rows`, resuming after a kill; write model, curve and run.
+    """Train `base` on `rows` by `fit`, resuming after a kill; write model, curve and run.
 
-    `make_trainer(student, rows, arguments)` builds the TRL trainer. `extra` are the settings to
-    log beside those of `params`.
+    `extra` are the settings to log beside those of `params`. `data` and `extra` with `params` and
+    `base` decide which checkpoints are this training's own.
     """
     started = time.time()
     scratch = scratch_folder(name, params, extra, base, data)
     set_seed(params.seed)
     student = load(base)
+    check_length(student, params.max_length, f"{name.split('@')[0]}.max_length")
     student.model.train()
     settings = {**params.model_dump(exclude={"lora"}), **extra, "rows": len(rows)}
     settings["lora_r"] = params.lora.r if params.lora else 0
     with tracking.run(name, settings, data) as run:
-        trainer = make_trainer(student, rows, arguments(params, scratch, len(rows)))
-        recorder = Curve(run)
-        trainer.add_callback(recorder)
-        trainer.train(resume_from_checkpoint=last_checkpoint(scratch))
-        save(Student(trainer.accelerator.unwrap_model(trainer.model), student.tokenizer), out)
-        write_curve(curve, merged(trainer.state.log_history))
+        model, history = fit(student, rows, Job(params, scratch, run))
+        save(Student(model, student.tokenizer), out)
+        write_curve(curve, history)
         run_id = run.id
     write_json(
         run_file,

@@ -1,64 +1,203 @@
-"""align: learn from the critic's preferences. One arm a run; this far `dpo`.
+"""align: learn from the critic. One arm a run: `brio`, `dpo` or `brio_dpo`.
 
-DPO (Rafailov et al. 2023, equation 7; the paper's strongest single objective) by TRL's DPOTrainer,
-from the warm start and against it as the frozen reference.
+dpo       DPO on the critic's pairs (Rafailov et al. 2023, equation 7): by TRL for a causal student,
+          by quip's own loop for an encoder-decoder
+brio      BRIO on the critic's rankings, beside the imitation of the teacher (Liu et al. 2022)
+brio_dpo  DPO that starts from, and refers to, a student trained by BRIO on the teacher's own
+          paraphrases (which is this stage with `--arm brio` on the teacher's rankings)
 
-    python -m quip.stages.align --arm dpo --wanted data/roles/arms/dpo.json \
-        --start models/sft --preferences data/preferences.jsonl --model models/dpo \
+`--rounds`: in how many rounds feedback is collected; this one takes its share of align.epochs.
+docs/OBJECTIVES.md explains the objectives, their settings and the rounds.
+
+    python -m quip.stages.align --arm dpo --wanted data/roles/arms/dpo.json --start models/sft \
+        --reference models/sft --preferences data/preferences.jsonl \
+        --rankings data/rankings.jsonl --pairs data/imitation/pairs.jsonl --model models/dpo \
         --curve data/curves/dpo.csv --run data/runs/dpo.json
 """
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import Field
 
 from quip import stage
+from quip.errors import ParamsError
 from quip.params import Section, load
-from quip.records import Preference, read_rows
+from quip.records import Preference, Ranking, TrainingPair, read_rows
 from quip.unwanted import leave_note, unwanted
+
+Term = Literal["sigmoid", "sigmoid_norm", "ipo", "hinge", "robust", "sft"]
+"""Terms of the loss, as TRL names them; docs/OBJECTIVES.md names their papers."""
+OWN_TERMS = ("sigmoid", "robust", "sft")
+"""Those that quip's own loop has."""
 
 
 class Dpo(Section):
     """Section `dpo`."""
 
-    beta: float
-    loss_type: list[str]
+    beta: float = Field(gt=0)
+    loss_type: list[Term] = Field(min_length=1)
     loss_weights: list[float]
-    label_smoothing: float
+    label_smoothing: float = Field(ge=0, lt=0.5)
+    ld_alpha: float | None = Field(ge=0, le=1)
+    reference: Literal["warm_start", "previous"]
+
+
+class Brio(Section):
+    """Section `brio`."""
+
+    ce_weight: float = Field(ge=0)
+    label_smoothing: float = Field(ge=0, lt=1)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    names = ("arm", "wanted", "start", "preferences", "model", "curve", "run")
-    args = stage.arguments(__doc__, argv, *names)
+    names = ("arm", "wanted", "start", "rankings", "pairs", "model", "curve", "run")
+    args = stage.arguments(__doc__, argv, *names, reference="", preferences="", rounds="1")
     if unwanted(args.wanted):
-        return leave_note(args.arm, args.model, args.curve, args.run)
+        return leave_note(Path(args.wanted).stem, args.model, args.curve, args.run)
+    if args.arm not in ("brio", "dpo", "brio_dpo"):
+        raise ParamsError(f"align: unknown arm '{args.arm}' (brio, dpo, brio_dpo).")
     from quip import training
 
     class Params(training.Training):
         pass
 
-    params, dpo = load("align", Params), load("dpo", Dpo)
+    params = load("align", Params)
+    params = params.model_copy(update={"epochs": params.epochs / int(args.rounds)})
+    learn = by_brio if args.arm == "brio" else by_dpo
+    fit, data, rows, settings = learn(args, params)
     training.train(
-        f"align@{args.arm}",
-        lambda student, rows, shared: dpo_trainer(student, rows, shared, params.lora, dpo),
+        f"align@{Path(args.model).name}",
+        fit,
         params,
         args.start,
-        {"preferences": Path(args.preferences)},
-        read_rows(args.preferences, Preference),
+        {name: Path(path) for name, path in data.items()},
+        rows,
         Path(args.model),
         Path(args.curve),
         Path(args.run),
-        {"beta": dpo.beta, "loss": "+".join(dpo.loss_type), "base": args.start},
+        {**settings, "base": args.start},
     )
 
 
+def by_brio(args: Namespace, params: Any) -> tuple[Any, dict[str, str], list[Any], dict[str, Any]]:
+    """How BRIO is trained: fit, data files, rows, settings. The teacher's first paraphrase of an
+    input is its target; an input for which the teacher was not asked is ranked only."""
+    from quip.feedback import Taught, brio_objective
+    from quip.looping import by_loop
+
+    brio = load("brio", Brio)
+    targets: dict[str, str] = {}
+    for pair in read_rows(args.pairs, TrainingPair):
+        targets.setdefault(pair.input, pair.paraphrase)
+    rows = [Taught(row, targets.get(row.input)) for row in read_rows(args.rankings, Ranking)]
+    fit = by_loop(
+        lambda student, rows, params: brio_objective(
+            student, rows, params, brio.ce_weight, brio.label_smoothing
+        )
+    )
+    data = {"rankings": args.rankings, "pairs": args.pairs}
+    return fit, data, rows, {"loss": "brio", **brio.model_dump()}
+
+
+def by_dpo(args: Namespace, params: Any) -> tuple[Any, dict[str, str], list[Any], dict[str, Any]]:
+    """How DPO is trained: fit, data files, rows, settings."""
+    dpo = check_weights(load("dpo", Dpo))
+    reference = args.start if dpo.reference == "previous" else args.reference or args.start
+
+    def fit(student: Any, rows: Sequence[Preference], job: Any) -> Any:
+        if student.family == "causal":
+            chosen = trl_dpo(
+                check_trl(dpo), params.lora, None if reference == args.start else reference
+            )
+        else:
+            chosen = own_dpo(check_own(dpo), None if reference == args.start else reference)
+        return chosen(student, rows, job)
+
+    rows = read_rows(args.preferences, Preference)
+    settings = {**dpo.model_dump(exclude={"loss_type", "loss_weights"}), "reference": reference}
+    settings |= {"loss": "+".join(dpo.loss_type), "loss_weights": str(dpo.loss_weights)}
+    return fit, {"preferences": args.preferences}, rows, settings
+
+
+def check_weights(dpo: Dpo) -> Dpo:
+    if len(dpo.loss_weights) != len(dpo.loss_type):
+        raise ParamsError(
+            f"params.yaml: key 'dpo.loss_weights' has {len(dpo.loss_weights)} numbers for "
+            f"{len(dpo.loss_type)} of dpo.loss_type. Give one weight a term."
+        )
+    return dpo
+
+
+def check_trl(dpo: Dpo) -> Dpo:
+    """Refuse a label smoothing that TRL would leave out without a word."""
+    if dpo.label_smoothing and "robust" not in dpo.loss_type:
+        raise ParamsError(
+            "params.yaml: key 'dpo.label_smoothing' is not 0, but for causal students (TRL) only "
+            "the loss 'robust' has it. Put robust into dpo.loss_type, or set it to 0."
+        )
+    return dpo
+
+
+def check_own(dpo: Dpo) -> Dpo:
+    """Refuse by name what TRL has and quip's own loop (encoder-decoder students) has not."""
+    for term in dpo.loss_type:
+        if term not in OWN_TERMS:
+            raise ParamsError(
+                f"params.yaml: key 'dpo.loss_type': '{term}' is for causal students (TRL). For an "
+                f"encoder-decoder there are {', '.join(OWN_TERMS)}."
+            )
+    if dpo.ld_alpha is not None:
+        raise ParamsError(
+            "params.yaml: key 'dpo.ld_alpha' is for causal students (TRL). For an "
+            "encoder-decoder set it to null."
+        )
+    return dpo
+
+
+def own_dpo(dpo: Dpo, reference: str | None) -> Any:
+    """By quip's own loop; without `reference` the student refers to itself as it came in."""
+    from quip.feedback import dpo_objective
+    from quip.looping import by_loop
+    from quip.student import load as load_student
+
+    weights: dict[str, float] = dict(zip(dpo.loss_type, dpo.loss_weights, strict=True))
+
+    def objective_of(student: Any, rows: Sequence[Preference], params: Any) -> Any:
+        frozen = student
+        if reference is not None:
+            frozen = load_student(reference)
+            frozen.model.to(student.model.device)
+        return dpo_objective(student, frozen, rows, params, dpo.beta, dpo.label_smoothing, weights)
+
+    return by_loop(objective_of)
+
+
+def trl_dpo(dpo: Dpo, lora: Any, reference: str | None) -> Any:
+    """By TRL's DPOTrainer; the reference's log-probabilities are computed once. Without `reference`
+    the student refers to itself as it came in."""
+    from quip.student import load as load_student
+    from quip.training import by_trl
+
+    def make_trainer(student: Any, rows: Sequence[Preference], shared: dict[str, Any]) -> Any:
+        frozen = load_student(reference).model if reference is not None else None
+        return dpo_trainer(student, rows, shared, lora, dpo, frozen)
+
+    return by_trl(make_trainer)
+
+
 def dpo_trainer(
-    student: Any, rows: Sequence[Preference], shared: dict[str, Any], lora: Any, dpo: Dpo
+    student: Any,
+    rows: Sequence[Preference],
+    shared: dict[str, Any],
+    lora: Any,
+    dpo: Dpo,
+    reference: Any = None,
 ) -> Any:
-    """TRL's DPOTrainer; the reference is the student as it came in, its log-probabilities
-    computed once."""
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
@@ -75,12 +214,14 @@ def dpo_trainer(
     ]
     return DPOTrainer(
         model=student.model,
+        ref_model=reference,
         args=DPOConfig(
             **shared,
             beta=dpo.beta,
-            loss_type=dpo.loss_type,
+            loss_type=[*dpo.loss_type],
             loss_weights=dpo.loss_weights,
             label_smoothing=dpo.label_smoothing,
+            ld_alpha=dpo.ld_alpha,
             precompute_ref_log_probs=True,
         ),
         train_dataset=Dataset.from_list(data),

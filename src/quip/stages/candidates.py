@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from quip import stage
 from quip.params import Section, load
@@ -18,7 +19,11 @@ from quip.records import Candidate, LiteralText, Split, read_rows, write_rows
 
 
 class Params(Section):
+    """`compare` is read by `critique`. Diverse beam search is not offered: docs/OBJECTIVES.md."""
+
+    method: Literal["nucleus"]
     k: int
+    compare: int
     best_of: int
     best_of_inputs: int
     temperature: float

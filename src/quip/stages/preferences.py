@@ -1,22 +1,23 @@
 """preferences: the one place where "better" is decided.
 
-The two orders become one debiased preference; pairs the critic is unsure of are left out. A critic
-that always names one position is exactly unsure of everything and yields no pair at all.
+The two orders become one debiased preference, the comparisons of an input a ranking, and its best
+and worst text a pair; inputs the critic is unsure of are left out. A critic that always names one
+position is exactly unsure of everything and yields no pair at all.
 
     python -m quip.stages.preferences --critique data/critique.jsonl --out data/preferences.jsonl \
-        --metrics data/metrics/preferences.json
+        --rankings data/rankings.jsonl --metrics data/metrics/preferences.json
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from quip import stage
 from quip.errors import DataError
 from quip.params import Section, load
-from quip.preference import Debias, flipped, of
-from quip.records import Critique, Preference, read_rows, write_json, write_rows
+from quip.preference import Debias, flipped
+from quip.ranking import decide
+from quip.records import Critique, read_rows, write_json, write_rows
 
 
 class Params(Section):
@@ -25,17 +26,18 @@ class Params(Section):
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = stage.arguments(__doc__, argv, "critique", "out", "metrics")
+    args = stage.arguments(__doc__, argv, "critique", "out", "rankings", "metrics")
     params = load("preferences", Params)
     critiques = read_rows(args.critique, Critique)
-    rows, dropped = decide(critiques, load("debias", Debias), params.min_confidence)
-    check_unparsed(critiques, dropped["unparsed"], params.max_unparsed)
+    rows, rankings, dropped = decide(critiques, load("debias", Debias), params.min_confidence)
+    check_unparsed(critiques, params.max_unparsed)
     if not rows:
         raise DataError(
             f"preferences: no pair is left of {len(critiques)} ({dict(dropped)}). Lower "
             "preferences.min_confidence, or measure the critic (`dvc repro audit`)."
         )
     write_rows(args.out, rows)
+    write_rows(args.rankings, rankings)
     flips = [flipped(c.forward, c.backward) for c in critiques]
     counts = {"critiques": len(critiques), "kept": len(rows)}
     stage.say("preferences", {**counts, **dropped})
@@ -52,41 +54,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
 
 
-def decide(
-    critiques: Iterable[Critique], debias: Debias, min_confidence: float
-) -> tuple[list[Preference], Counter[str]]:
-    """Training pairs, most confident first, and what was left out."""
-    rows, dropped = [], Counter[str]()
-    for critique in critiques:
-        value = of(critique, debias)
-        if value is None:
-            dropped["unparsed"] += 1
-        elif max(value, 1 - value) < min_confidence or value == 0.5:
-            dropped["unsure"] += 1
-        else:
-            rows.append(ordered(critique, value))
-    return sorted(rows, key=lambda row: (-row.confidence, row.input)), dropped
-
-
-def ordered(critique: Critique, value: float) -> Preference:
-    a_wins = value > 0.5
-    return Preference(
-        input=critique.input,
-        literal=critique.literal,
-        chosen=critique.a if a_wins else critique.b,
-        rejected=critique.b if a_wins else critique.a,
-        confidence=max(value, 1 - value),
-    )
-
-
-def check_unparsed(critiques: Sequence[Critique], unparsed: int, limit: float) -> None:
-    if unparsed > limit * len(critiques):
-        first = next(
-            c for c in critiques if c.forward.p_first is None or c.backward.p_first is None
-        )
+def check_unparsed(critiques: Sequence[Critique], limit: float) -> None:
+    unread = [c for c in critiques if c.forward.p_first is None or c.backward.p_first is None]
+    if len(unread) > limit * len(critiques):
+        first = unread[0]
         raw = first.forward.raw or first.backward.raw
         raise DataError(
-            f"{unparsed} of {len(critiques)} critiques could not be read (limit {limit:.0%}). "
+            f"{len(unread)} of {len(critiques)} critiques could not be read (limit {limit:.0%}). "
             f"First: input {first.input}: {raw[:80]!r}. Look at prompts/critic.txt."
         )
 

@@ -3,6 +3,7 @@
 Reads the top-level `arms`, `endpoints` and each role's endpoint from params.yaml; writes one small
 file a role and an arm. Later stages depend on these files and not on the sections, so that a new
 address or time-out makes nothing stale, another model does, and a new arm disturbs no other.
+Checks that rounds.yaml fits the arms.
 
     python -m quip.stages.roles --out data/roles
 """
@@ -13,20 +14,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from quip import oracle, stage
+from quip import oracle, rounds, stage
 from quip.errors import ParamsError
 from quip.params import nearest, read_params
 from quip.records import write_json
 
 LEARNED = "learned"
 GROWN = {"endpoint": LEARNED, "model": "a reward model grown from the gold pairs"}
-KNOWN_ARMS = ("sft", "ft", "sd", "dpo")
+KNOWN_ARMS = ("sft", "ft", "sd", "brio", "dpo", "brio_dpo")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = stage.arguments(__doc__, argv, "out")
     params, out = read_params(), Path(args.out)
     arms = check_arms(params.get("arms"))
+    times = rounds.check(arms)
     for arm in KNOWN_ARMS:
         write_json(out / "arms" / f"{arm}.json", {"arm": arm, "wanted": arm in arms})
     write_json(out / "teacher.json", describe(endpoint_of(params, "teacher")))
@@ -39,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     judging = bool((params.get("judge") or {}).get("learned"))
     write_json(out / "judges.json", [*map(describe, judges), *([GROWN] if judging else [])])
     write_json(out / "reward.json", {"wanted": learned or judging})
-    print(f"roles: arms {', '.join(arms)}; judges {', '.join(judges)}")
+    told = f"arms {', '.join(arms)}; rounds {times}; judges {', '.join(judges)}"
+    print(f"roles: {told}")
 
 
 def check_arms(arms: Any) -> list[str]:

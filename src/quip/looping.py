@@ -1,0 +1,185 @@
+"""A plain training loop, for what TRL does not train: BRIO, and every objective of an
+encoder-decoder student.
+
+AdamW without weight decay, a cosine schedule with warm-up, gradients clipped to a norm of one, as
+the arguments of `quip.training` have it for TRL. The order of the rows and each step's dropout come
+from the seed and the step alone, so that a training that was killed and goes on from its last
+checkpoint takes the very steps it would have taken. Checkpoints are local scratch.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+from transformers import get_cosine_schedule_with_warmup
+
+from quip.precision import use_bf16
+from quip.student import Student
+from quip.texts import digest
+from quip.training import COLUMNS, Fit, Job, Training, peft_config
+
+History = list[dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is minimised over `rows`: `loss(batch)` is a scalar to differentiate and figures for
+    the curve. `dropout`: whether the student trains with it; `held_out()`: figures of each epoch.
+    """
+
+    rows: Sequence[Any]
+    loss: Callable[[Sequence[Any]], tuple[Tensor, dict[str, float]]]
+    dropout: bool
+    held_out: Callable[[], dict[str, float]] | None = None
+
+
+def by_loop(objective_of: Callable[[Student, Sequence[Any], Training], Objective]) -> Fit:
+    """Train by this loop on the objective made of the student (with its adapters, if any)."""
+
+    def fit(student: Student, rows: Sequence[Any], job: Job) -> tuple[Any, History]:
+        params = job.params
+        student.model.to("cuda" if torch.cuda.is_available() else "cpu")
+        if params.lora:
+            from peft import get_peft_model
+
+            adapters = peft_config(params.lora, student.family)
+            student.model = get_peft_model(student.model, adapters)
+        student.model.eval()
+        with autocast(student, params):
+            objective = objective_of(student, rows, params)
+        return student.model, minimise(student, objective, job)
+
+    return fit
+
+
+def autocast(student: Student, params: Training) -> Any:
+    return torch.autocast(
+        student.model.device.type, dtype=torch.bfloat16, enabled=use_bf16(params.precision)
+    )
+
+
+def minimise(student: Student, objective: Objective, job: Job) -> History:
+    """Take every step of `job.params.epochs`; a checkpoint and the held-out figures each epoch."""
+    params, model, rows = job.params, student.model, objective.rows
+    an_epoch = math.ceil(len(rows) / params.batch_size)
+    steps = max(1, round(an_epoch * params.epochs))
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=params.learning_rate, weight_decay=0.0)
+    schedule = get_cosine_schedule_with_warmup(optimizer, round(steps * params.warmup_ratio), steps)
+    state = State(model, optimizer, schedule, job.scratch / "state.pt")
+    model.train(objective.dropout)
+    for step in tqdm(range(state.resume(), steps), desc="train", unit="step", disable=None):
+        torch.manual_seed(seed_of(params.seed, "step", step))
+        batch = [rows[i] for i in batch_of(len(rows), params, step)]
+        with autocast(student, params):
+            loss, figures = objective.loss(batch)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        state.add(step + 1, {"loss": loss.item(), **figures}, schedule.get_last_lr()[0])
+        schedule.step()
+        optimizer.zero_grad()
+        ended = step + 1 == steps
+        if ended or (step + 1) % max(1, steps // 40) == 0:
+            state.log(job)
+        if ended or (step + 1) % an_epoch == 0:
+            if objective.held_out:
+                state.note(job, held_out(student, objective, params))
+            state.save()
+    return state.history
+
+
+def seed_of(*parts: object) -> int:
+    return int(digest(*parts)[:15], 16)
+
+
+def batch_of(rows: int, params: Training, step: int) -> list[int]:
+    """The places of the rows of one step: each epoch has an order of its own."""
+    an_epoch = math.ceil(rows / params.batch_size)
+    epoch, place = divmod(step, an_epoch)
+    generator = torch.Generator().manual_seed(seed_of(params.seed, "epoch", epoch))
+    order = torch.randperm(rows, generator=generator).tolist()
+    return order[place * params.batch_size : (place + 1) * params.batch_size]
+
+
+@torch.no_grad()
+def held_out(student: Student, objective: Objective, params: Training) -> dict[str, float]:
+    assert objective.held_out
+    student.model.eval()
+    with autocast(student, params):
+        figures = objective.held_out()
+    student.model.train(objective.dropout)
+    return figures
+
+
+class State:
+    """How far a training is: the trained weights, the optimiser, the curve. Written whole."""
+
+    def __init__(self, model: Any, optimizer: Any, schedule: Any, file: Path) -> None:
+        self.model, self.optimizer, self.schedule, self.file = model, optimizer, schedule, file
+        self.step = 0
+        self.since: History = []
+        self.history: History = []
+
+    def resume(self) -> int:
+        """The step to go on from; 0 without a checkpoint."""
+        if not self.file.is_file():
+            return 0
+        saved = torch.load(self.file, map_location=self.model.device, weights_only=True)
+        for name, value in self.trained().items():
+            value.data.copy_(saved["weights"][name])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.schedule.load_state_dict(saved["schedule"])
+        self.step, self.since, self.history = (saved[k] for k in ("step", "since", "history"))
+        print(f"going on from step {self.step}")
+        return self.step
+
+    def trained(self) -> dict[str, Tensor]:
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+    def save(self) -> None:
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        beside = self.file.with_suffix(".tmp")
+        torch.save(
+            {
+                "weights": {name: value.detach() for name, value in self.trained().items()},
+                "optimizer": self.optimizer.state_dict(),
+                "schedule": self.schedule.state_dict(),
+                "step": self.step,
+                "since": self.since,
+                "history": self.history,
+            },
+            beside,
+        )
+        os.replace(beside, self.file)
+
+    def add(self, step: int, figures: dict[str, float], learning_rate: float) -> None:
+        self.step = step
+        self.since.append({**figures, "learning_rate": learning_rate})
+
+    def log(self, job: Job) -> None:
+        """The mean figures since the last log line (the learning rate as it is now)."""
+        names = {name for row in self.since for name in row}
+        mean = {
+            name: sum(row[name] for row in self.since if name in row)
+            / sum(name in row for row in self.since)
+            for name in sorted(names)
+        }
+        self.note(job, {**mean, "learning_rate": self.since[-1]["learning_rate"]})
+        self.since = []
+
+    def note(self, job: Job, figures: dict[str, float]) -> None:
+        row = {column: figures[name] for name, column in COLUMNS.items() if name in figures}
+        job.run.log(self.step, row)
+        if self.history and self.history[-1]["step"] == self.step:
+            self.history[-1].update(row)
+        else:
+            self.history.append({"step": self.step, **row})

@@ -1,0 +1,68 @@
+"""rank: the critic ranks the teacher's own paraphrases of each training input (for `brio_dpo`).
+
+Every two of an input's paraphrases that are of similar length are compared in both orders. Nobody
+is asked unless `arms` names brio_dpo. The teacher's texts are few and its input may have but one:
+such inputs are left out and counted.
+
+    python -m quip.stages.rank --wanted data/roles/arms/brio_dpo.json \
+        --pairs data/imitation/pairs.jsonl --reward models/reward \
+        --out data/rank/rankings.jsonl --metrics data/metrics/rank.json
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from quip import stage
+from quip.critic import CriticParams, ask
+from quip.errors import DataError
+from quip.params import load
+from quip.preference import Debias
+from quip.ranking import decide
+from quip.records import Candidate, TrainingPair, read_rows, write_json, write_rows
+from quip.selection import CritiqueParams, choose
+from quip.unwanted import unwanted
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = stage.arguments(__doc__, argv, "wanted", "pairs", "reward", "out", "metrics")
+    if unwanted(args.wanted):
+        print("rank: 'brio_dpo' is not in `arms` of params.yaml, nobody is asked.")
+        write_rows(args.out, [])
+        return write_json(args.metrics, {"rankings": 0})
+    params, critic = load("critique", CritiqueParams), load("critic", CriticParams)
+    debias = load("debias", Debias)
+    texts = as_candidates(read_rows(args.pairs, TrainingPair))
+    most = max(Counter(row.input for row in texts).values())
+    pairs, dropped = choose(texts, params, most)
+    critiques, spent = ask(critic, args.reward, pairs, "rank")
+    _, rankings, undecided = decide(critiques, debias, 0.5)
+    if not rankings:
+        raise DataError(
+            f"rank: no ranking of the teacher's paraphrases is left ({dict(dropped + undecided)}). "
+            "Raise teacher.n and imitation.per_input, or widen critique.length_ratio."
+        )
+    write_rows(args.out, rankings)
+    counts = {"critiques": len(critiques), "rankings": len(rankings)}
+    stage.say("rank", {**counts, **dropped, **undecided})
+    write_json(args.metrics, {**counts, "dropped": dict(dropped + undecided), **spent})
+
+
+def as_candidates(pairs: Iterable[TrainingPair]) -> list[Candidate]:
+    """The teacher's paraphrases, numbered within each input."""
+    seen: Counter[str] = Counter()
+    rows = []
+    for pair in pairs:
+        number, text = seen[pair.input], pair.paraphrase
+        rows.append(
+            Candidate(
+                input=pair.input, split="train", literal=pair.literal, sample=number, text=text
+            )
+        )
+        seen[pair.input] += 1
+    return rows
+
+
+if __name__ == "__main__":
+    stage.run(main)
