@@ -43,6 +43,7 @@ ROWS: list[BaseModel] = [
     ),
     records.Meaning(name="dpo", input="t1", split="test", cosine=0.5),
     records.Preference(input="t1", literal="l", chosen="c", rejected="r", confidence=0.75),
+    records.Ranking(input="t1", literal="l", texts=["a", "b"], scores=[0.9, 0.1], ranks=[0, 1]),
 ]
 
 

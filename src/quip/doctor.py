@@ -136,7 +136,12 @@ def section_models() -> dict[str, type[BaseModel]]:
     own = {name: module.Params for name, module in modules.items() if hasattr(module, "Params")}
     shared = {"critic": CriticParams, "judge": JudgeParams, "debias": Debias}
     learned = {"reward": RewardParams}
-    training = {"dpo": modules["align"].Dpo, "align": Training, "baseline": Imitation}
+    training = {
+        "dpo": modules["align"].Dpo,
+        "brio": modules["align"].Brio,
+        "align": Training,
+        "baseline": Imitation,
+    }
     return {**own, **shared, **learned, **training}
 
 
