@@ -262,6 +262,8 @@ def hosted(sections: dict[str, Any]) -> None:
 def sections_with(*changes: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
     sections = shipped_params()
     sections["critic"]["prompt"] = sections["judge"]["prompt"] = "teacher"
+    sections["critic"]["kind"] = "mcp"
+    sections["teacher"]["train_inputs"] = None
     for change in changes:
         change(sections)
     return sections
@@ -288,6 +290,34 @@ def test_the_plan_counts_the_calls_of_every_role() -> None:
     assert work(works, "control", "critic").calls == 2 * 10 * 2
     assert work(works, "control", "judge").calls == 2 * (15 + 15 + 10)
     assert work(works, "align@dpo").seconds > 0
+
+
+def test_a_learned_critic_is_asked_for_nothing_but_its_training() -> None:
+    def learned(sections: dict[str, Any]) -> None:
+        sections["critic"]["kind"] = "learned"
+        sections["audit"]["per_kind"] = 20
+
+    works = plan.plan(sections_with(learned), DATA)
+    assert work(works, "reward").seconds > 0
+    assert {w.stage for w in works if w.role == "critic"} == {"audit"}
+    assert work(works, "audit").calls == 2 * (20 + 10)
+
+
+def test_the_teacher_is_asked_for_no_more_training_inputs_than_wanted() -> None:
+    works = plan.plan(sections_with(lambda s: s["teacher"].update(train_inputs=30)), DATA)
+    assert work(works, "teacher").calls == 30 + 70
+
+
+def test_brio_dpo_adds_the_ranking_of_the_teacher_s_texts() -> None:
+    def more(sections: dict[str, Any]) -> None:
+        sections["arms"] = ["sft", "brio_dpo"]
+        sections["teacher"]["n"] = sections["imitation"]["per_input"] = 3
+        sections["candidates"]["compare"] = 3
+
+    works = plan.plan(sections_with(more), DATA)
+    assert work(works, "rank").calls == 2 * 100 * 3
+    assert work(works, "critique").calls == 2 * 100 * 3
+    assert work(works, "teacher_align").seconds > 0
 
 
 def test_an_endpoint_without_log_probabilities_is_asked_more_often() -> None:

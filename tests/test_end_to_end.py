@@ -53,8 +53,11 @@ def test_it_ends_in_measured_win_rates(small: Path) -> None:
 def test_the_critic_was_audited(small: Path) -> None:
     critic = json.loads((small / "data/metrics/critic.json").read_text(encoding="utf-8"))
     assert set(critic["by_kind"]) == {"plain", "off_topic", "nonsense", "length", "weaker"}
-    assert critic["sources"] == {"logprobs": critic["n"]}
-    assert 0 <= critic["agreement"] <= 1
+    assert critic["sources"] == {"learned": critic["n"]}
+    assert critic["ci95"][0] > 0.5
+    judge = critic["judges"]["embedded"]
+    assert judge["sources"] == {"logprobs": judge["n"]}
+    assert 0 <= judge["agreement"] <= 1
 
 
 def test_dpo_moved_the_student(small: Path) -> None:

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from quip import prompts
+from quip.critic import LEARNED
 from quip.errors import ParamsError
 from quip.records import Exemplar, GoldPair, LiteralText, Split, read_rows
+from quip.rounds import FEEDBACK_ARMS
 
 LETTERS_PER_TOKEN = 4.0
 LETTERS_SHOWN = 110
@@ -26,20 +28,23 @@ TOKENS_AROUND = 12
 """Chat markers around the messages of a call."""
 
 # Speeds on two cores with the default models; a GPU or a faster machine beats all of them.
-EMBEDDED = {"teacher": 1.6, "critic": 1.3, "judge": 1.3}
-"""Calls a second, four in flight."""
+EMBEDDED = {"teacher": 0.4, "critic": 0.9, "judge": 0.9}
+"""Calls a second."""
 REMOTE_SECONDS = {"teacher": 5.0, "critic": 1.5, "judge": 1.5}
 """Seconds a call, times calls in flight: an ordinary hosted endpoint."""
-ROWS_TRAINED = 3.5
-PAIRS_ALIGNED = 0.9
-TEXTS_SAMPLED = 6.5
-TEXTS_BY_BEAM = 2.0
+ROWS_TRAINED = 3.0
+PAIRS_ALIGNED = 1.5
+TEXTS_SAMPLED = 12.0
+TEXTS_BY_BEAM = 3.3
 CHECKPOINT_SECONDS = 15.0
+LESSONS_LEARNED = 35.0
+"""Pairs of texts a second that the learned critic is trained on."""
 
 
 @dataclass(frozen=True)
 class Data:
-    """How much there is: inputs of each split, held-out gold pairs of each kind, mean letters."""
+    """How much there is: inputs of each split, held-out gold pairs of each kind (as many are for
+    tuning), mean letters."""
 
     splits: Mapping[str, int]
     gold: Mapping[str, int]
@@ -82,7 +87,7 @@ def teaching(sections: Mapping[str, Any], data: Data) -> list[Work]:
     )
     out = min(teacher["max_tokens"], tokens(teacher["n"] * (LETTERS_SHOWN + 4)))
     size = (tokens(letters) + TOKENS_AROUND, out)
-    asked = sum(data.splits.values())
+    asked = sum(data.splits.values()) - data.splits["train"] + taught(sections, data)
     rows = pairs_to_imitate(sections, data) * sft["epochs"]
     return [
         called("teacher", "teacher", teacher["endpoint"], asked, size, sections),
@@ -91,26 +96,63 @@ def teaching(sections: Mapping[str, Any], data: Data) -> list[Work]:
 
 
 def feedback(sections: Mapping[str, Any], data: Data) -> list[Work]:
-    audit, candidates, critic = sections["audit"], sections["candidates"], sections["critic"]
+    audit, candidates = sections["audit"], sections["candidates"]
     gold = sum(min(n, audit["per_kind"] or n) for n in data.gold.values())
     train = data.splits["train"]
     samples = train * candidates["k"] + best_inputs(sections, data) * candidates["best_of"]
     trained = [work for arm in sections["arms"] for work in training(arm, sections, data)]
+    compare = candidates["compare"]
     return [
-        compared("audit", "critic", critic["endpoint"], gold, critic, sections, data),
+        *growing(sections, data),
+        *audited(gold, sections, data),
         Work("candidates", seconds=samples / TEXTS_SAMPLED),
-        compared("critique", "critic", critic["endpoint"], train, critic, sections, data),
+        *criticised("critique", train * compare * (compare - 1) // 2, sections, data),
         *trained,
     ]
 
 
+def growing(sections: Mapping[str, Any], data: Data) -> list[Work]:
+    """The learned critic: every tuning pair and two spoiled texts, each epoch."""
+    if sections["critic"]["kind"] != LEARNED and not sections["judge"]["learned"]:
+        return []
+    lessons = 3 * sum(data.gold.values()) * sections["reward"]["epochs"]
+    return [Work("reward", seconds=lessons / LESSONS_LEARNED)]
+
+
+def audited(gold: int, sections: Mapping[str, Any], data: Data) -> list[Work]:
+    """Gold pairs put to the critic and to every judge that is not the critic again."""
+    critic, judge = sections["critic"], sections["judge"]
+    asked = {(critic["endpoint"], critic["prompt"], critic["samples"]): critic}
+    asked = {} if critic["kind"] == LEARNED else asked
+    for name in judge["endpoints"]:
+        asked.setdefault((name, judge["prompt"], judge["samples"]), judge)
+    return [
+        compared("audit", "critic", name, gold, asker, sections, data)
+        for (name, _, _), asker in asked.items()
+    ]
+
+
+def criticised(stage: str, pairs: int, sections: Mapping[str, Any], data: Data) -> list[Work]:
+    """`pairs` put to the critic; a learned one costs no call."""
+    critic = sections["critic"]
+    if critic["kind"] == LEARNED:
+        return []
+    return [compared(stage, "critic", critic["endpoint"], pairs, critic, sections, data)]
+
+
 def training(arm: str, sections: Mapping[str, Any], data: Data) -> list[Work]:
-    """What one arm learns beyond the warm start: DPO, or more imitation."""
+    """What one arm learns beyond the warm start: from feedback, or more imitation."""
     train = data.splits["train"]
-    if arm == "dpo":
+    if arm in FEEDBACK_ARMS:
         epochs = sections["align"]["epochs"]
         seconds = train * epochs / PAIRS_ALIGNED + CHECKPOINT_SECONDS * epochs
-        return [Work(f"align@{arm}", seconds=seconds)]
+        aligned = Work(f"align@{arm}", seconds=seconds)
+        if arm != "brio_dpo":
+            return [aligned]
+        inputs, n = taught(sections, data), texts_imitated(sections)
+        pairs = inputs * n * (n - 1) // 2
+        warm = Work("teacher_align", seconds=inputs * epochs / PAIRS_ALIGNED)
+        return [*criticised("rank", pairs, sections, data), warm, aligned]
     if arm in ("ft", "sd"):
         epochs = sections["baseline"]["epochs"]
         rows = pairs_to_imitate(sections, data) if arm == "ft" else train
@@ -119,7 +161,7 @@ def training(arm: str, sections: Mapping[str, Any], data: Data) -> list[Work]:
 
 
 def judging(sections: Mapping[str, Any], data: Data) -> list[Work]:
-    judge, critic, arms = sections["judge"], sections["critic"], sections["arms"]
+    judge, arms = sections["judge"], sections["arms"]
     shown = sum(data.splits[split] for split in judge["splits"])
     answered = sum(data.splits[split] for split in sections["respond"]["splits"])
     best = best_inputs(sections, data)
@@ -129,7 +171,7 @@ def judging(sections: Mapping[str, Any], data: Data) -> list[Work]:
     pairs = [*((f"judge@{arm}", shown) for arm in arms), ("duel", duels), ("control", controls)]
     return [
         *(Work(f"respond@{arm}", seconds=answered / TEXTS_BY_BEAM) for arm in arms),
-        compared("control", "critic", critic["endpoint"], knock_out, critic, sections, data),
+        *criticised("control", knock_out, sections, data),
         *(
             compared(stage, "judge", name, count, judge, sections, data)
             for name in judge["endpoints"]
@@ -186,8 +228,18 @@ def settings(sections: Mapping[str, Any], endpoint: str) -> Mapping[str, Any]:
 
 
 def pairs_to_imitate(sections: Mapping[str, Any], data: Data) -> int:
-    per_input = min(sections["teacher"]["n"], sections["imitation"]["per_input"])
-    return data.splits["train"] * per_input
+    return taught(sections, data) * texts_imitated(sections)
+
+
+def taught(sections: Mapping[str, Any], data: Data) -> int:
+    """Training inputs that the teacher is asked for."""
+    train = data.splits["train"]
+    return min(sections["teacher"]["train_inputs"] or train, train)
+
+
+def texts_imitated(sections: Mapping[str, Any]) -> int:
+    """Paraphrases of an input that are imitated, at most."""
+    return min(sections["teacher"]["n"], sections["imitation"]["per_input"])
 
 
 def best_inputs(sections: Mapping[str, Any], data: Data) -> int:
