@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from conftest import ChatServer, chat, likes, options, shown
-from quip.agreement import agreement, audit_summary, interval
+from quip.agreement import agreement, audit_summary, interval, trusted
 from quip.errors import DataError
 from quip.preference import Debias
 from quip.records import Answer, Critique, GoldPair, read_rows, write_rows
@@ -196,3 +196,25 @@ def test_a_critic_that_answers_nothing_readable_is_said_so(
 def test_gold_pairs_without_a_held_out_half_are_refused() -> None:
     with pytest.raises(DataError, match="no gold pair is marked 'held_out'"):
         audit.held_out(gold()[:1], None)
+
+
+# ---- whom to believe
+
+
+def audited(critic: dict[str, str], agreement: float, **judges: float) -> dict[str, Any]:
+    found = {name: {"agreement": value} for name, value in judges.items()}
+    return {"critic": critic, "agreement": agreement, "judges": found}
+
+
+def test_the_judge_that_agrees_best_with_the_gold_pairs_is_trusted() -> None:
+    learned = audited({"kind": "learned", "endpoint": "small"}, 0.9, small=0.6, large=0.95)
+    assert trusted(learned, ["small", "learned"]) == "learned"
+    assert trusted(learned, ["small", "large", "learned"]) == "large"
+    asked = audited({"kind": "mcp", "endpoint": "small"}, 0.7, large=0.6)
+    assert trusted(asked, ["large", "small"]) == "small"
+
+
+def test_a_judge_nobody_audited_counts_as_a_coin_and_equals_keep_their_order() -> None:
+    found = audited({"kind": "learned", "endpoint": "x"}, 0.4, small=0.5)
+    assert trusted(found, ["learned", "unknown", "small"]) == "unknown"
+    assert trusted({}, ["b", "a"]) == "b"

@@ -11,7 +11,7 @@ length bias    share of readable pairs in which the better text is the shorter o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,19 @@ import numpy as np
 from quip.errors import DataError
 from quip.preference import Debias, flipped, of
 from quip.records import Critique, GoldPair
+
+
+def trusted(audit: Mapping[str, Any], judges: Sequence[str]) -> str:
+    """The judge whose word counts where one must: the one that agrees best with the gold pairs.
+
+    `audit` is the content of critic.json: the critic's figures at the top, those of the other
+    judges by name. A judge that was not audited counts as a coin; of equals the first counts.
+    """
+    critic = audit.get("critic", {})
+    name = "learned" if critic.get("kind") == "learned" else critic.get("endpoint")
+    known = {judge: found["agreement"] for judge, found in audit.get("judges", {}).items()}
+    known[name] = audit.get("agreement", 0.5)
+    return max(judges, key=lambda judge: known.get(judge, 0.5))
 
 
 def agreement(preference: float) -> float:

@@ -1,9 +1,10 @@
 """The registry's gate: who may become champion.
 
 A challenger is promoted when its score (win + tie/2) head to head with the champion, on the same
-test inputs and by the first judge, has a 95 % interval above one half. Where the stage `duel`
-compared exactly these two sets of weights its verdicts count; otherwise both versions answer the
-test inputs and the judge is asked (its replies are kept, so asking again costs nothing).
+test inputs and by the most trusted judge (`quip.agreement.trusted`), has a 95 % interval above one
+half. Where the stage `duel` compared exactly these two sets of weights its verdicts count; otherwise
+both versions answer the test inputs and the judge is asked (its replies are kept, so asking again
+costs nothing).
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from quip import measures, preference, promotions, registry, wtr
-from quip.critic import Comparison
+from quip.agreement import trusted
+from quip.critic import LEARNED, Comparison
 from quip.errors import DataError, QuipError
 from quip.judging import JudgeParams, verdicts
 from quip.lineage import data_hash
@@ -28,6 +30,7 @@ SPLIT = "test"
 CHANCE = 0.5
 REGISTRY = Path("data/registry.json")
 RESULTS = Path("data/metrics/wtr.json")
+AUDIT = Path("data/metrics/critic.json")
 INPUTS = Path("data/prepared/test.jsonl")
 REWARD = Path("models/reward")
 
@@ -103,14 +106,17 @@ def arms_here() -> dict[str, str]:
     return {entry["model_sha256"]: arm for arm, entry in entries.items()}
 
 
-def first_judge() -> str:
-    return load("judge", JudgeParams).endpoints[0]
+def judge_here() -> str:
+    """The most trusted of the judges of params.yaml, by the audit in data/metrics/critic.json."""
+    params = load("judge", JudgeParams)
+    audit = json.loads(AUDIT.read_text(encoding="utf-8")) if AUDIT.is_file() else {}
+    return trusted(audit, [*params.endpoints, *([LEARNED] if params.learned else [])])
 
 
 def recorded(new: Any, old: Any) -> Duel | None:
     """The verdicts of stage `duel` on two arms; None when it did not compare them."""
     duels = json.loads(RESULTS.read_text(encoding="utf-8"))["duels"] if RESULTS.is_file() else {}
-    judge = first_judge()
+    judge = judge_here()
     for key, turned in ((f"{new}_vs_{old}", False), (f"{old}_vs_{new}", True)):
         cell = duels.get(key, {}).get(SPLIT, {}).get(judge)
         if cell:
@@ -121,14 +127,16 @@ def recorded(new: Any, old: Any) -> Duel | None:
 
 
 def asked(store: Store, name: str, pair: Sequence[Any], arms: Mapping[str, str]) -> Duel:
-    """Both versions answer the test inputs of this checkout and the first judge compares them."""
-    inputs, judge = read_rows(INPUTS, LiteralText), first_judge()
+    """Both versions answer the test inputs of this checkout; the most trusted judge compares."""
+    inputs, judge = read_rows(INPUTS, LiteralText), judge_here()
     new, old = (answers(store, name, version, inputs, arms) for version in pair)
     this, that = (f"version {version.version}" for version in pair)
     pairs = [
         Comparison(row.id, SPLIT, row.text, this, that, new[row.id], old[row.id]) for row in inputs
     ]
     one = {"endpoints": [judge], "learned": False}
+    if judge == LEARNED:
+        one = {"endpoints": [], "learned": True}
     params = load("judge", JudgeParams).model_copy(update=one)
     settings, debias = read_params()["evaluate"], load("debias", Debias)
     rows = [comparison(row, debias) for row in verdicts(params, REWARD, pairs, "promote")]

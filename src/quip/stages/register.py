@@ -1,8 +1,8 @@
 """register: every trained student as a version of one model in MLflow, the best as challenger.
 
-The best is the arm with the best score on test by the first judge (of equals the earlier in
-`arms`). The champion is not touched: `quip promote` moves it, when the challenger has shown that
-it is better. Only a registry without a champion gets one here, the best arm, so that
+The best is the arm with the best score on test by the judge that agrees best with the gold pairs
+(of equals the earlier in `arms`). The champion is not touched: `quip promote` moves it, when the
+challenger has shown that it is better. Only a registry without a champion gets one here, the best arm, so that
 `models:/NAME@champion` answers after the first run; the challenger is then the second best.
 
 Works from files alone, so stages that DVC skipped, restored or pulled are registered like those
@@ -24,6 +24,7 @@ from typing import Any
 from filelock import FileLock
 
 from quip import promotions, registry, stage, tracking, trail
+from quip.agreement import trusted
 from quip.errors import DataError, ParamsError
 from quip.lineage import model_digest
 from quip.params import Section, load, read_params
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arms = read_arms(sections)
     wtr = read_json(Path(args.metrics, "wtr.json"))
     critic = read_json(Path(args.metrics, "critic.json"))
-    ranking = ranked(arms, wtr)
+    ranking = ranked(arms, wtr, critic)
     digests = {arm: checked_digest(args, arm) for arm in arms}
     # Two experiments that end at once would otherwise both find no version and make one each.
     with FileLock(stage.state("register.lock")), tracking.required() as store:
@@ -87,19 +88,23 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{where}: not JSON ({error.msg}). Run `dvc repro`.") from None
 
 
-def first_judge(arm: str, wtr: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-    """The first judge's name and its figures of one arm on the test split."""
+def judged(
+    arm: str, wtr: Mapping[str, Any], critic: Mapping[str, Any]
+) -> tuple[str, Mapping[str, Any]]:
+    """The most trusted judge's name and its figures of one arm on the test split."""
     try:
-        return next(iter(wtr["arms"][arm][SPLIT].items()))
-    except (KeyError, StopIteration):
+        cells = wtr["arms"][arm][SPLIT]
+        judge = trusted(critic, list(cells))
+        return judge, cells[judge]
+    except (KeyError, ValueError):
         raise DataError(
             f"wtr.json: no {SPLIT} verdicts on arm '{arm}'. Run `dvc repro evaluate`."
         ) from None
 
 
-def ranked(arms: Sequence[str], wtr: Mapping[str, Any]) -> list[str]:
-    """Arms by test score under the first judge, best first; of equals the earlier arm."""
-    return sorted(arms, key=lambda arm: -first_judge(arm, wtr)[1]["score"])
+def ranked(arms: Sequence[str], wtr: Mapping[str, Any], critic: Mapping[str, Any]) -> list[str]:
+    """Arms by test score under the most trusted judge, best first; of equals the earlier arm."""
+    return sorted(arms, key=lambda arm: -judged(arm, wtr, critic)[1]["score"])
 
 
 def checked_digest(args: Namespace, arm: str) -> str:
@@ -124,7 +129,7 @@ def run_of(args: Namespace, arm: str) -> str:
 
 def tags(arm: str, wtr: Mapping[str, Any], critic: Mapping[str, Any]) -> dict[str, str]:
     """What one wants to know of a version without opening anything else."""
-    judge, figures = first_judge(arm, wtr)
+    judge, figures = judged(arm, wtr, critic)
     low, high = figures["score_ci95"]
     return {
         "arm": arm,
