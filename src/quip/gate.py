@@ -2,9 +2,9 @@
 
 A challenger is promoted when its score (win + tie/2) head to head with the champion, on the same
 test inputs and by the most trusted judge (`quip.agreement.trusted`), has a 95 % interval above one
-half. Where the stage `duel` compared exactly these two sets of weights its verdicts count; otherwise
-both versions answer the test inputs and the judge is asked (its replies are kept, so asking again
-costs nothing).
+half. Where the stage `duel` compared exactly these two sets of weights its verdicts count;
+otherwise both versions answer the test inputs and the judge is asked (its replies are kept, so
+asking again costs nothing).
 """
 
 from __future__ import annotations

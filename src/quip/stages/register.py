@@ -2,8 +2,9 @@
 
 The best is the arm with the best score on test by the judge that agrees best with the gold pairs
 (of equals the earlier in `arms`). The champion is not touched: `quip promote` moves it, when the
-challenger has shown that it is better. Only a registry without a champion gets one here, the best arm, so that
-`models:/NAME@champion` answers after the first run; the challenger is then the second best.
+challenger has shown that it is better. Only a registry without a champion gets one here, the best
+arm, so that `models:/NAME@champion` answers after the first run; the challenger is then the second
+best.
 
 Works from files alone, so stages that DVC skipped, restored or pulled are registered like those
 that ran here; a run that the tracking store does not have is filled in. Running it again with the
