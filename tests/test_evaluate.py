@@ -54,6 +54,8 @@ def arguments(data):
         f"{data}/metrics/wtr.json",
         "--plots",
         f"{data}/plots/wtr.csv",
+        "--paper",
+        f"{data}/metrics/paper.md",
     ]
 
 

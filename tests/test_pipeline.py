@@ -6,10 +6,8 @@ In a DVC project the import graph is the re-run graph, and nothing but these tes
 from __future__ import annotations
 
 import importlib
-import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -18,6 +16,7 @@ from closure import SOURCE, closure, file_of, imports
 from quip import rounds
 from quip.params import Section, check
 from quip.rounds import OBJECTIVES
+from walking import expanded, outs_of
 
 ROOT = Path(__file__).parent.parent
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
@@ -170,31 +169,6 @@ def test_sections_are_found_for_most_stages() -> None:
 def test_a_broken_dep_would_be_noticed() -> None:
     stage = "judge"
     assert code_deps(stage) - {"src/quip/critic.py"} != needed(stage)
-
-
-def expanded(count: int) -> dict[str, dict[str, Any]]:
-    """Every stage of the pipeline as DVC expands it with all arms and `count` rounds."""
-    table = rounds.table(count, rounds.FEEDBACK_ARMS)
-    found: dict[str, dict[str, Any]] = {}
-    for name, stage in DVC["stages"].items():
-        for key, item in items(stage, table).items():
-            text = json.dumps(stage.get("do", stage)).replace("${key}", key)
-            for field, value in item.items():
-                text = text.replace(f"${{item.{field}}}", value)
-            found[f"{name}@{key}" if key else name] = json.loads(text)
-    return found
-
-
-def items(stage: dict[str, Any], table: dict[str, Any]) -> dict[str, dict[str, str]]:
-    if "foreach" in stage:
-        return dict(table[stage["foreach"].strip("${}")])
-    arms = stage.get("matrix", {}).get("arm", [""])
-    arms = ["sft", "ft", "sd", *rounds.FEEDBACK_ARMS] if isinstance(arms, str) else arms
-    return {arm: {"arm": arm} for arm in arms}
-
-
-def outs_of(stage: dict[str, Any]) -> list[str]:
-    return [*stage.get("outs", []), *(next(iter(m)) for m in stage.get("metrics", []))]
 
 
 @pytest.mark.parametrize("count", [1, 3])

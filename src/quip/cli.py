@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from quip.errors import DataError, QuipError
 
+PARAMS = Path("params.yaml")
 WTR = Path("data/metrics/wtr.json")
 REPORT = Path("data/report/report.html")
 TRY_NEXT = (
@@ -140,13 +141,18 @@ def serve(
 
 
 @app.command()
-def plan() -> None:
+def plan(
+    params: Annotated[
+        Path, typer.Option(help="Another params file, such as params.paper.yaml.")
+    ] = PARAMS,
+) -> None:
     """Calls, tokens, money and time of a run, before any is spent."""
     from quip import plan as planning
     from quip.params import read_params
 
-    sections = read_params()
-    typer.echo(planning.table(planning.plan(sections, planning.measure(sections))))
+    sections = read_params(params)
+    data = planning.measure(sections, prepared_here=params == PARAMS)
+    typer.echo(planning.table(planning.plan(sections, data)))
 
 
 @app.command()

@@ -257,11 +257,12 @@ def prompt_letters(name: str) -> int:
 # ---- reading the data, writing the table -----------------------------------------------------
 
 
-def measure(sections: Mapping[str, Any]) -> Data:
-    """Count the prepared inputs, or before the first run the shipped ones under prepare.limit."""
+def measure(sections: Mapping[str, Any], prepared_here: bool = True) -> Data:
+    """Count the prepared inputs; before the first run, or for params of which nothing is prepared
+    here, what prepare.limit allows."""
     gold = read_rows("data/raw/gold.jsonl", GoldPair)
     exemplars = read_rows("data/raw/exemplars.jsonl", Exemplar)
-    splits, literals = prepared() or raw(sections)
+    splits, literals = (prepared() if prepared_here else None) or raw(sections)
     return Data(
         splits,
         Counter(pair.kind for pair in gold if pair.half == "held_out"),
@@ -281,21 +282,27 @@ def prepared() -> tuple[dict[str, int], list[str]] | None:
 
 
 def raw(sections: Mapping[str, Any]) -> tuple[dict[str, int], list[str]]:
-    """The shipped inputs, cut to the limits; another source is first counted by `prepare`."""
+    """The shipped inputs, cut to the limits; of another source the limits themselves, its sentences
+    taken to be as long as the shipped ones.
+
+    Raises ParamsError when a limit is open and the source is not the shipped one.
+    """
     chosen = sections.get("prepare") or {}
-    if (chosen.get("source"), chosen.get("ood_source")) != ("shipped", "shipped"):
-        raise ParamsError(
-            "params.yaml: prepare.source is not the shipped data, so how much there is shows only "
-            "after `dvc repro prepare` (it calls nothing). Run that, then `quip plan`."
-        )
+    limit = chosen.get("limit") or {}
     lines = Path("data/raw/literals.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines if line.strip()]
     found = Counter(row["split"] for row in rows)
     found["ood"] = len(Path("data/raw/ood.jsonl").read_text(encoding="utf-8").splitlines())
-    limit = chosen.get("limit") or {}
-    return {split: min(n, limit.get(split) or n) for split, n in found.items()}, [
-        row["text"] for row in rows
-    ]
+    texts = [row["text"] for row in rows]
+    if (chosen.get("source"), chosen.get("ood_source")) == ("shipped", "shipped"):
+        return {split: min(n, limit.get(split) or n) for split, n in found.items()}, texts
+    if all(limit.get(split) for split in found):
+        return {split: limit[split] for split in found}, texts
+    raise ParamsError(
+        "params.yaml: prepare.source is not the shipped data and prepare.limit leaves a part open, "
+        "so how much there is shows only after `dvc repro prepare` (it calls nothing). Run that, "
+        "then `quip plan`."
+    )
 
 
 def texts(groups: Iterable[Sequence[LiteralText]]) -> list[str]:
@@ -309,7 +316,7 @@ def mean(values: Iterable[float]) -> float:
 
 def table(works: Sequence[Work]) -> str:
     """One line a stage and role, the sum, and what the figures stand on."""
-    head = f"{'stage':<14}{'role':<9}{'endpoint':<14}{'calls':>8}{'tokens in':>12}"
+    head = f"{'stage':<16}{'role':<9}{'endpoint':<14}{'calls':>8}{'tokens in':>12}"
     lines = [f"{head}{'out':>10}{'money':>10}{'minutes':>9}"]
     lines += [line(work) for work in works if work.calls or not work.role]
     whole = Work(
@@ -334,5 +341,5 @@ def line(work: Work) -> str:
     counts = f"{work.calls:>8,}{work.tokens_in:>12,}{work.tokens_out:>10,}{work.money:>10,.2f}"
     blank = " " * len(counts)
     shown = counts if work.calls else blank
-    head = f"{work.stage:<14}{work.role:<9}{work.endpoint:<14}"
+    head = f"{work.stage:<16}{work.role:<9}{work.endpoint:<14}"
     return f"{head}{shown}{work.seconds / 60:>9,.1f}"

@@ -71,7 +71,8 @@ def completion(paraphrase: str) -> str:
 
 
 def load(name: str | Path, precision: Precision = "fp32") -> Student:
-    """Load a student from a folder, a pinned base or a hub id; ready to generate.
+    """Load a student from a folder, a pinned base or a hub id; ready to generate, on the GPU where
+    there is one.
 
     Raises WeightsError when there is no such model or its tokenizer cannot end a text.
     """
@@ -93,6 +94,8 @@ def load(name: str | Path, precision: Precision = "fp32") -> Student:
         plain_generation(model, tokenizer)
     if use_bf16(precision):
         model = model.bfloat16()
+    if torch.cuda.is_available():
+        model = model.to("cuda")
     return Student(model.eval(), tokenizer)
 
 

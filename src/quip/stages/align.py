@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     learn = by_brio if args.arm == "brio" else by_dpo
     fit, data, rows, settings = learn(args, params)
     training.train(
-        f"align@{Path(args.model).name}",
+        f"align@{name_of(Path(args.model))}",
         fit,
         params,
         args.start,
@@ -82,6 +82,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         Path(args.run),
         {**settings, "base": args.start},
     )
+
+
+def name_of(model: Path) -> str:
+    """models/dpo -> dpo, models/rounds/dpo-1 -> rounds-dpo-1: no two trainings share a name."""
+    return "-".join(model.parts[1:] if model.parts[0] == "models" else model.parts[-1:])
 
 
 def by_brio(args: Namespace, params: Any) -> tuple[Any, dict[str, str], list[Any], dict[str, Any]]:

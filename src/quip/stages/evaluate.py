@@ -1,10 +1,11 @@
 """Count the verdicts: win-tie rates and scores with intervals, controls, duels, text measures.
 
 Reads the verdicts of every arm, the control and duel verdicts, the responses, the teacher's
-references and the meaning scores; writes data/metrics/wtr.json and data/plots/wtr.csv.
+references and the meaning scores; writes data/metrics/wtr.json, data/plots/wtr.csv and, with the
+paper's own rates, data/metrics/paper.md.
 
     python -m quip.stages.evaluate --verdicts DIR --responses DIR --references FILE \
-        --meaning FILE --out FILE --plots FILE
+        --meaning FILE --out FILE --plots FILE --paper FILE
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple, get_args
 
 from pydantic import Field
 
-from quip import measures, params, preference, stage, wtr
+from quip import measures, paper, params, preference, stage, wtr
 from quip.errors import DataError, ParamsError
 from quip.params import Section
 from quip.preference import Debias
@@ -56,7 +57,7 @@ class Text(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = stage.arguments(
-        __doc__, argv, "verdicts", "responses", "references", "meaning", "out", "plots"
+        __doc__, argv, "verdicts", "responses", "references", "meaning", "out", "plots", "paper"
     )
     arms = read_arms()
     settings = params.load("evaluate", Params)
@@ -75,6 +76,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     write_json(args.out, result)
     write_plot(args.plots, result["arms"])
+    with atomic(args.paper) as handle:
+        handle.write(paper.beside(result["arms"]))
     print(table(result))
 
 
