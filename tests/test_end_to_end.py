@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from quip import trial
 
@@ -71,16 +72,39 @@ def test_dpo_moved_the_student(small: Path) -> None:
 
 
 def test_a_second_repro_runs_no_stage(small: Path) -> None:
-    again = subprocess.run(
-        [sys.executable, "-m", "dvc", "repro"],
-        cwd=small,
-        env=own_environment(small),
-        capture_output=True,
-        text=True,
+    again = dvc(small, "repro")
+    assert "Running stage" not in again
+    assert "up to date" in again
+
+
+def dvc(folder: Path, *words: str) -> str:
+    command = [sys.executable, "-m", "dvc", *words]
+    done = subprocess.run(
+        command, cwd=folder, env=own_environment(folder), capture_output=True, text=True
     )
-    assert again.returncode == 0
-    assert "Running stage" not in again.stdout
-    assert "up to date" in again.stdout
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def test_another_arm_makes_no_training_or_critique_stale_that_is_there(small: Path) -> None:
+    """What `dvc exp run -S 'arms=[sft,dpo,ft]'` would run: the new arm, and the comparisons that
+    have one more side."""
+    params = small / "params.yaml"
+    shipped = params.read_text(encoding="utf-8")
+    wanted = {**yaml.safe_load(shipped), "arms": ["sft", "dpo", "ft"]}
+    try:
+        params.write_text(yaml.safe_dump(wanted, sort_keys=False), encoding="utf-8")
+        dvc(small, "repro", "roles")
+        stale = {name for name, changes in json.loads(dvc(small, "status", "--json")).items()}
+    finally:
+        params.write_text(shipped, encoding="utf-8")
+        dvc(small, "repro", "roles")
+    assert "baseline@ft" in stale
+    assert stale <= {
+        *("baseline@ft", "respond@ft", "judge@ft"),
+        *("duel", "control", "meaning", "evaluate", "report", "register"),
+    }
+    assert json.loads(dvc(small, "status", "--json")) == {}
 
 
 def test_the_report_stands_alone(small: Path) -> None:
