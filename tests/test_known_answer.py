@@ -1,5 +1,7 @@
-"""A world with a known answer: teacher and critic are scripted, so that what the critic wants is
-known; the student, its training and the pipeline are the real ones.
+"""A world with a known answer (docs/KNOWN_ANSWER.md, drawn by known_answer.py).
+
+Teacher and critic are scripted, so that what the critic wants is known; the student, its training
+and the pipeline are the real ones.
 
 The teacher answers every third time with a comparison ("like a goose"), else without one. The
 critic likes comparisons and texts about the same person; it has a lean to the first text and likes
@@ -14,7 +16,7 @@ import random
 import re
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,8 @@ from quip.trial import overlaid
 from walking import ROOT, expanded, run, walk
 
 pytestmark = pytest.mark.slow
+Record = Callable[[str, object], None]
+"""pytest's `record_property`: what known_answer.py draws."""
 
 PEOPLE = [
     "aunt",
@@ -292,11 +296,13 @@ def test_the_warm_start_imitates_a_teacher_that_is_seldom_funny(world: Path) -> 
 
 
 @pytest.mark.parametrize("arm", ["sd", "brio", "dpo", "brio_dpo"])
-def test_every_arm_that_hears_the_critic_beats_more_imitation(world: Path, arm: str) -> None:
+def test_every_arm_that_hears_the_critic_beats_more_imitation(
+    world: Path, arm: str, record_property: Record
+) -> None:
     """The intervals are apart, of the win-tie rate and of the score; and it is by comparisons."""
     fed, imitated = result(arm), result("ft")
-    print(arm, fed, shape(arm))
-    print("ft", imitated, shape("ft"))
+    for name, found in ((arm, fed), ("ft", imitated)):
+        record_property(name, json.dumps({**found, **shape(name)}))
     assert fed["ci95"][0] > imitated["ci95"][1]
     assert fed["score_ci95"][0] > imitated["score_ci95"][1]
     assert shape(arm)["comparison"] > shape("ft")["comparison"] + 0.3
@@ -304,20 +310,22 @@ def test_every_arm_that_hears_the_critic_beats_more_imitation(world: Path, arm: 
 
 
 @pytest.mark.parametrize("arm", ["brio", "dpo"])
-def test_two_rounds_in_the_same_epochs_are_no_worse_than_one(copied: Path, arm: str) -> None:
+def test_two_rounds_in_the_same_epochs_are_no_worse_than_one(
+    copied: Path, arm: str, record_property: Record
+) -> None:
     """Within the interval: after one round there is little left to learn in this world."""
     once = result(arm)["score"]
     rounds.write(2, ARMS)
     first = [f"round_{name}@{arm}-1" for name in ("align", "candidates", "critique", "preferences")]
     again([*first, *judged(arm)], count=2)
     twice = result(arm)
-    print(f"{arm}: score {once} in one round, {twice['score']} in two")
+    record_property("rounds", json.dumps([arm, once, twice["score"]]))
     assert twice["score_ci95"][1] >= once
     assert twice["score_ci95"][0] > result("ft")["score_ci95"][1]
 
 
 def test_the_critic_s_taste_for_length_reaches_the_student_unless_it_is_taken_off(
-    copied: Path,
+    copied: Path, record_property: Record
 ) -> None:
     longer = {"align": {"epochs": 8}}
     again(judged("dpo"), **longer)
@@ -327,18 +335,21 @@ def test_the_critic_s_taste_for_length_reaches_the_student_unless_it_is_taken_of
         **{"critique": {"length_ratio": [0.05, 20.0]}, "debias": {"per_word": 0.0}},
     )
     unguarded = shape("dpo")["words"]
-    print(f"words: warm start {before}, guarded {guarded}, unguarded {unguarded}")
+    record_property("words", json.dumps([before, guarded, unguarded]))
     assert guarded <= before + 0.1
     assert unguarded > before + 0.3
 
 
-def test_the_audit_finds_the_planted_biases(copied: Path) -> None:
+def test_the_audit_finds_the_planted_biases(copied: Path, record_property: Record) -> None:
     """The lean of 3 flips the 40 pairs whose texts differ by length alone (0.9 to 2.7) and none of
     the others (4); on those 40 the critic likes the longer text until a little more than that is
     taken off (exactly that would leave ties)."""
     for per_word, length_bias, agreement in ((0.0, 0.4, 0.6), (-A_WORD - 0.1, 0.0, 1.0)):
         again(["audit"], audit={"per_kind": None}, debias={"per_word": per_word})
         found = json.loads(Path("data/metrics/critic.json").read_text())
+        planted = [0.4, length_bias, agreement]
+        kept = [found["position_bias"], found["length_bias"], found["agreement"], *found["ci95"]]
+        record_property("audit", json.dumps([per_word, planted, kept]))
         assert found["position_bias"] == pytest.approx(0.4)
         assert found["length_bias"] == pytest.approx(length_bias)
         assert found["ci95"][0] <= agreement <= found["ci95"][1]
