@@ -19,6 +19,7 @@ from typer.testing import CliRunner, Result
 from quip import doctor, plan, speak, times, tracking
 from quip.cli import app
 from quip.errors import DataError, ParamsError
+from quip.params import read_params
 
 PROJECT = Path(__file__).parent.parent
 VERBS = ("say", "doctor", "plan", "times", "results", "trace", "versions", "promote", "serve")
@@ -290,6 +291,20 @@ def test_the_plan_counts_the_calls_of_every_role() -> None:
     assert work(works, "control", "critic").calls == 2 * 10 * 2
     assert work(works, "control", "judge").calls == 2 * (15 + 15 + 10)
     assert work(works, "align@dpo").seconds > 0
+
+
+def test_duels_are_planned_on_no_more_inputs_than_wanted() -> None:
+    works = plan.plan(sections_with(lambda s: s["judge"].update(duel_inputs=7)), DATA)
+    assert work(works, "duel").calls == 2 * 7
+
+
+def test_other_params_are_planned_from_their_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(PROJECT)
+    recipe = read_params(PROJECT / "params.paper.yaml")
+    assert plan.measure(recipe, prepared_here=False).splits["train"] == 12000
+    recipe["prepare"]["limit"]["train"] = None
+    with pytest.raises(ParamsError, match=r"dvc repro prepare"):
+        plan.measure(recipe, prepared_here=False)
 
 
 def test_a_learned_critic_is_asked_for_nothing_but_its_training() -> None:

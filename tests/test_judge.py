@@ -8,8 +8,18 @@ from pathlib import Path
 import pytest
 
 from conftest import ChatServer, likes, options, shown
+from quip.critic import Comparison
 from quip.errors import DataError
-from quip.records import Candidate, Critique, Reference, Response, Split, read_rows, write_rows
+from quip.records import (
+    Answer,
+    Candidate,
+    Critique,
+    Reference,
+    Response,
+    Split,
+    read_rows,
+    write_rows,
+)
 from quip.stages import control, duel, judge
 
 Project = Callable[..., Path]
@@ -144,6 +154,29 @@ def test_the_later_arm_meets_every_earlier_one_on_the_test_inputs(
         ("dpo", "ft", "test0"),
     ]
     assert [(row.a, row.b) for row in rows][1] == ("dpo 0", "sft 0")
+
+
+def test_endpoints_compare_arms_on_the_first_inputs_only_and_the_learned_critic_on_all(
+    server: ChatServer, scripted_project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted_project(arms=["sft", "dpo"], judge={"duel_inputs": 2, "learned": True})
+    monkeypatch.setattr("quip.judging.learned", lambda reward, pairs: [sure(p) for p in pairs])
+    server.answer = likes(len)
+    for arm in ("sft", "dpo"):
+        respond(arm, arm, inputs=3)
+    rows = fought()
+    assert [(row.judge, row.input) for row in rows] == [
+        *(("scripted", f"test{i}") for i in range(2)),
+        *(("learned", f"test{i}") for i in range(3)),
+    ]
+    assert len(server.asked) == 2 * 2
+
+
+def sure(pair: Comparison) -> Critique:
+    one = Answer(source="learned", p_first=0.9)
+    named = {"judge": "learned", "input": pair.input, "split": pair.split, "literal": pair.literal}
+    texts = {"name_a": pair.name_a, "name_b": pair.name_b, "a": pair.a, "b": pair.b}
+    return Critique(**named, **texts, forward=one, backward=one)
 
 
 def test_arms_that_say_the_same_tie_without_a_call(

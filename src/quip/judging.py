@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from quip import oracle
 from quip.critic import Comparison, compare, learned
@@ -23,17 +26,30 @@ class JudgeParams(Section):
     splits: list[Split]
     control_inputs: int
     """Inputs for the A/A control and the copy baseline."""
+    duel_inputs: Annotated[int, Field(ge=1)] | None
+    """Test inputs on which an endpoint compares two arms; None: all. The learned critic, which
+    costs no call, always compares all."""
 
 
 def verdicts(
-    params: JudgeParams, reward: str | Path, pairs: Sequence[Comparison], what: str
+    params: JudgeParams,
+    reward: str | Path,
+    pairs: Sequence[Comparison],
+    what: str,
+    few: Sequence[Comparison] | None = None,
 ) -> list[Critique]:
     """The critiques of all judges, judge by judge, in the order of `pairs`; `reward` is the folder
-    of the learned critic."""
+    of the learned critic. Endpoints, which cost calls, are asked about `few`, if given."""
     if not pairs:
         raise DataError(f"{what}: there is nothing to compare (no input has a teacher reference).")
     rows = []
     for name in params.endpoints:
         with oracle.connect(name) as model:
-            rows += compare(model, params.prompt, params.samples, pairs, f"{what} ({name})")
+            rows += compare(
+                model,
+                params.prompt,
+                params.samples,
+                pairs if few is None else few,
+                f"{what} ({name})",
+            )
     return rows + learned(reward, pairs) if params.learned else rows

@@ -167,7 +167,8 @@ def judging(sections: Mapping[str, Any], data: Data) -> list[Work]:
     best = best_inputs(sections, data)
     knock_out = best * (sections["candidates"]["best_of"] - 1)
     controls = 2 * min(judge["control_inputs"], data.splits["test"]) + best
-    duels = len(list(combinations(arms, 2))) * data.splits["test"]
+    fought = min(judge["duel_inputs"] or data.splits["test"], data.splits["test"])
+    duels = len(list(combinations(arms, 2))) * fought
     pairs = [*((f"judge@{arm}", shown) for arm in arms), ("duel", duels), ("control", controls)]
     return [
         *(Work(f"respond@{arm}", seconds=answered / TEXTS_BY_BEAM) for arm in arms),

@@ -1,4 +1,5 @@
-"""duel: the arms against each other on the test inputs, every pair of them.
+"""duel: the arms against each other on the test inputs, every pair of them (endpoints see the first
+`judge.duel_inputs` of the inputs).
 
     python -m quip.stages.duel --responses data/responses --reward models/reward \
         --out data/verdicts/duel.jsonl
@@ -33,7 +34,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         for earlier, later in combinations(arms, 2)
         for new, old in zip(texts[later], texts[earlier], strict=True)
     ]
-    rows = verdicts(params, args.reward, pairs, "duel") if pairs else []
+    first = {row.input for row in next(iter(texts.values()))[: params.duel_inputs]}
+    few = [pair for pair in pairs if pair.input in first]
+    rows = verdicts(params, args.reward, pairs, "duel", few) if pairs else []
     write_rows(args.out, rows)
     identical = sum(row.a == row.b for row in rows)
     stage.say("duel", {"verdicts": len(rows), "identical": identical})
