@@ -16,10 +16,21 @@ WITHOUT_EFFECT = {
     "quip.lineage",
     "quip.weights",
     "quip.download",
+    "quip.oracle",
+    "quip.asking",
+    "quip.batch",
+    "quip.client",
+    "quip.endpoints",
+    "quip.ledger",
+    "quip.legacy",
+    "quip.limits",
+    "quip.progress",
+    "quip.store",
 }
-"""Modules that change no stage's output: messages, locks, MLflow (which only mirrors), and the
-fetching of files whose digests `quip.pins` fixes. A change in them must not train a student again,
-so they stand in no stage's `deps`; what they import does."""
+"""Modules that change no stage's output: messages, locks, MLflow (which only mirrors), the fetching
+of files whose digests `quip.pins` fixes, and by which way and how fast a large model is asked (what
+is asked and what is believed is in `quip.replies` and the roles' files). A change in them must not
+train a student again, so they stand in no stage's `deps`; what they import does."""
 
 
 def file_of(module: str) -> Path | None:

@@ -72,7 +72,6 @@ def chat(text: str | None, logprobs: dict[str, float] | None = None) -> tuple[in
         "id": "x",
         "object": "chat.completion",
         "created": 0,
-        "model": "m",
         "choices": [choice],
         "usage": {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12},
     }

@@ -20,9 +20,9 @@ from quip.critic import (
     parse_choice,
     read,
 )
-from quip.oracle import ModelReply
 from quip.preference import preference
 from quip.records import Answer, Critique
+from quip.replies import ModelReply
 
 Project = Callable[..., Path]
 

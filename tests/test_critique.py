@@ -157,11 +157,16 @@ def test_the_stage_keeps_both_raw_orders_and_counts(
         "pairs": 1,
         "dropped": {"all_alike": 1, "length_ratio": 1},
         "calls": 2,
+        "stored": 0,
         "failed": 0,
+        "refused": 0,
+        "retries": 0,
         "prompt_tokens": 20,
         "cached_tokens": 0,
         "completion_tokens": 4,
         "money": 0.0,
+        "paid": 0.0,
+        "model": "m",
     }
     assert "critique: pairs 1, all_alike 1, length_ratio 1" in capsys.readouterr().out
 

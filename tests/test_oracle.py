@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from conftest import ChatServer, chat
-from quip import oracle
+from quip import asking, oracle
 from quip.errors import EndpointError, ParamsError
 from quip.oracle import Request
 
@@ -18,6 +18,11 @@ Project = Callable[..., Path]
 
 def requests(n: int) -> list[Request]:
     return [Request((("user", f"question {i}"),), seed=i) for i in range(n)]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "FIRST_WAIT", 0.01)
 
 
 @pytest.fixture
@@ -53,7 +58,8 @@ def test_only_what_is_missing_is_asked(scripted: ChatServer) -> None:
 
 def test_another_model_is_another_question(scripted: ChatServer, project: Project) -> None:
     ask(2)
-    project(endpoints={"scripted": {"base_url": scripted.url, "model": "other"}})
+    entry = {"base_url": scripted.url, "model": "other"}
+    project(endpoints={"scripted": entry})
     ask(2)
     assert [body["model"] for body in scripted.asked] == ["m", "m", "other", "other"]
 
@@ -93,7 +99,7 @@ def test_a_row_that_never_answers_well_stops_the_stage_and_keeps_the_rest(
     scripted.answer = lambda body: (
         (200, b"<html>") if body["messages"][0]["content"] == "question 1" else good(body)
     )
-    with pytest.raises(EndpointError, match=r"1 of 4 calls .* The other 3 are kept"):
+    with pytest.raises(EndpointError, match=r"1 of 4 calls .*an HTML page.* 3 are done and kept"):
         ask(4)
     scripted.answer = good
     before = len(scripted.asked)
@@ -154,26 +160,28 @@ def test_the_first_token_s_alternatives_are_kept(scripted: ChatServer) -> None:
     assert scripted.asked[0]["top_logprobs"] == 5
 
 
-def test_the_ledger_counts_stored_replies_too(scripted: ChatServer) -> None:
+def test_the_ledger_counts_stored_replies_too(scripted: ChatServer, project: Project) -> None:
+    entry = {"base_url": scripted.url, "model": "m", "price_in": 2, "price_out": 8}
+    project(endpoints={"scripted": entry})
+
     def spent() -> dict[str, Any]:
         with oracle.connect("scripted") as model:
             model.ask(requests(3), "test")
             return model.spent()
 
-    assert spent() == spent()
-    assert spent()["prompt_tokens"] == 30
+    first, again = spent(), spent()
+    assert (first["stored"], again["stored"]) == (0, 3)
+    assert (first["paid"], again["paid"]) == (first["money"], 0) != (0, 0)
+    assert {**first, "stored": 3, "paid": 0} == again
+    assert again["prompt_tokens"] == 30
 
 
 def test_a_damaged_reply_is_asked_again(scripted: ChatServer) -> None:
     from quip import stage
-    from quip.store import CallStore
 
     ask(2)
-    store = CallStore(stage.state("calls.sqlite"))
-    store.connection.execute(
-        "UPDATE calls SET reply = replace(reply, 'answer', 'anXwer') WHERE key = ?",
-        (requests(2)[0].key("m"),),
-    )
-    store.close()
+    journal = stage.state("calls.journal")
+    damaged = journal.read_bytes().replace(b"answer to question 0", b"anXwer to question 0")
+    journal.write_bytes(damaged)
     assert ask(2) == ["answer to question 0", "answer to question 1"]
     assert len(scripted.asked) == 3

@@ -133,7 +133,7 @@ def test_another_arm_changes_its_own_file_and_no_other(project: Project) -> None
         ),
         (
             {"endpoints": {**ENDPOINTS, "large": {"base_url": "x", "modle": "m"}}},
-            "params.yaml: unknown key 'endpoints.large.modle'. Known keys: api_key_env, base_url, ",
+            "params.yaml: unknown key 'endpoints.large.modle'. Known keys: answers_as, ",
         ),
     ],
 )

@@ -92,11 +92,16 @@ def test_the_counts_and_what_was_spent_are_written(
         "asked": 8,
         "answered": 8,
         "calls": 8,
+        "stored": 0,
         "failed": 0,
+        "refused": 0,
+        "retries": 0,
         "prompt_tokens": 80,
         "cached_tokens": 0,
         "completion_tokens": 16,
         "money": 0.0,
+        "paid": 0.0,
+        "model": "m",
     }
     assert "teacher: asked 8, answered 8, train 4, val 1, test 2, ood 1" in capsys.readouterr().out
 
@@ -131,7 +136,7 @@ def test_a_row_s_call_depends_on_its_id_and_on_no_other_row(ready: ChatServer) -
     ready.asked.clear()
     run()
     assert len(ready.asked) == 5, "only the new rows are asked"
-    Path(".quip/calls.sqlite").unlink()
+    Path(".quip/calls.journal").unlink()
     ready.asked.clear()
     run()
     assert {text: asked_for(ready)[text] for text in before} == before

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from quip import oracle, prompts
-from quip.oracle import ModelReply, Oracle, Request
+from quip.oracle import Oracle
 from quip.params import Section
 from quip.preference import sigmoid
 from quip.records import Answer, Critique, GoldPair, Split
+from quip.replies import ModelReply, Request
 
 TOP_LOGPROBS = 20
 LEARNED = "learned"
@@ -52,7 +53,7 @@ class Answers(NamedTuple):
     """Critiques in the order of the pairs asked about, and what asking cost (a ledger)."""
 
     rows: list[Critique]
-    spent: dict[str, float]
+    spent: dict[str, float | str]
 
 
 def ask(
@@ -92,14 +93,14 @@ def compare(
     messages = prompts.read(prompt)
     logprobs = oracle.settings.logprobs
     asked = [pair for pair in pairs if pair.a != pair.b]
-    requests = [
+    each = 1 if logprobs else samples
+    requests = (
         request
         for pair in asked
         for first, second in ((pair.a, pair.b), (pair.b, pair.a))
         for request in questions(messages, pair.literal, first, second, samples, logprobs)
-    ]
-    replies = iter(oracle.ask(requests, what))
-    each = 1 if logprobs else samples
+    )
+    replies = oracle.ask(requests, what, total=2 * each * len(asked))
     return [answered(pair, oracle.name, replies, each) for pair in pairs]
 
 
@@ -109,8 +110,11 @@ def questions(
     """The calls for one order: one that returns log-probabilities, or `samples` sampled ones."""
     filled = prompts.fill(messages, literal=literal, first=first, second=second)
     if logprobs:
-        return [Request(filled, max_tokens=1, top_logprobs=TOP_LOGPROBS)]
-    return [Request(filled, temperature=1.0, max_tokens=8, seed=seed) for seed in range(samples)]
+        return [Request(filled, max_tokens=1, top_logprobs=TOP_LOGPROBS, cut_off=True)]
+    return [
+        Request(filled, temperature=1.0, max_tokens=8, seed=seed, cut_off=True)
+        for seed in range(samples)
+    ]
 
 
 def answered(

@@ -27,7 +27,7 @@ from quip.pins import MODELS
 
 OLDEST = (3, 11)
 FREE_GIB = 6
-PACKAGES = ("dvc", "mlflow", "torch", "transformers", "trl", "openai", "xllamacpp", "pydantic")
+PACKAGES = ("dvc", "mlflow", "torch", "transformers", "trl", "aiohttp", "xllamacpp", "pydantic")
 REQUIREMENTS = Path("requirements.txt")
 
 Level = Literal["ok", "note", "mend"]
@@ -126,6 +126,7 @@ def parameters() -> Iterator[Finding]:
 def section_models() -> dict[str, type[BaseModel]]:
     """Section -> the model that reads it: a stage's `Params`, or the one several stages share."""
     from quip.critic import CriticParams
+    from quip.endpoints import Budget
     from quip.imitating import Imitation
     from quip.judging import JudgeParams
     from quip.preference import Debias
@@ -134,7 +135,7 @@ def section_models() -> dict[str, type[BaseModel]]:
 
     modules = {name: module_of(name) for name in stage_names()}
     own = {name: module.Params for name, module in modules.items() if hasattr(module, "Params")}
-    shared = {"critic": CriticParams, "judge": JudgeParams, "debias": Debias}
+    shared = {"critic": CriticParams, "judge": JudgeParams, "debias": Debias, "budget": Budget}
     learned = {"reward": RewardParams}
     training = {
         "dpo": modules["align"].Dpo,
@@ -156,7 +157,7 @@ def module_of(stage_name: str) -> Any:
 
 
 def parameter_mistakes(models: dict[str, type[BaseModel]]) -> Iterator[str]:
-    from quip import oracle
+    from quip.endpoints import endpoint
 
     try:
         sections = params.read_params()
@@ -170,7 +171,7 @@ def parameter_mistakes(models: dict[str, type[BaseModel]]) -> Iterator[str]:
     used, _ = roles_endpoints(sections)
     checks: list[Callable[[], Any]] = [
         partial(module_of("roles").check_arms, sections.get("arms")),
-        *(partial(oracle.endpoint, name) for name in dict.fromkeys([*endpoints, *used])),
+        *(partial(endpoint, name) for name in dict.fromkeys([*endpoints, *used])),
         *(partial(params.load, name, model) for name, model in models.items()),
     ]
     for check in checks:

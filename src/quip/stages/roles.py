@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from quip import oracle, rounds, stage
+from quip import rounds, stage
+from quip.endpoints import endpoint
 from quip.errors import ParamsError
 from quip.params import nearest, read_params
 from quip.records import write_json
@@ -69,7 +70,7 @@ def endpoint_of(params: dict[str, Any], role: str) -> str:
 
 def describe(name: str) -> dict[str, Any]:
     """What of an endpoint changes results: its name, its model, and how answers are read."""
-    settings = oracle.endpoint(name)
+    settings = endpoint(name)
     return {"endpoint": name, "model": settings.model, "logprobs": settings.logprobs}
 
 

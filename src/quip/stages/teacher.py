@@ -18,9 +18,9 @@ from typing import NamedTuple, get_args
 
 from quip import oracle, prompts, stage
 from quip.errors import ParamsError
-from quip.oracle import Request
 from quip.params import Section, load
 from quip.records import Exemplar, LiteralText, Reply, Split, read_rows, write_json, write_rows
+from quip.replies import Request
 
 
 class Params(Section):
@@ -48,8 +48,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     prefixes = make_prefixes(read_rows(args.exemplars, Exemplar), params)
     inputs = order(read_inputs(Path(args.prepared), params.train_inputs), len(prefixes))
     with oracle.connect(params.endpoint) as teacher:
-        asked = [request(item, prefixes[item.prefix], params) for item in inputs]
-        answers = teacher.ask(asked, "teacher")
+        asked = (request(item, prefixes[item.prefix], params) for item in inputs)
+        answers = list(teacher.ask(asked, "teacher", total=len(inputs)))
     rows = [
         Reply(
             input=item.literal.id,
@@ -110,7 +110,11 @@ def number(text: str) -> int:
 
 
 def request(item: Input, prefix: str, params: Params) -> Request:
-    """One call; its seed comes from (seed, row id), so order and resuming do not matter."""
+    """One call; its seed comes from (seed, row id), so order and resuming do not matter.
+
+    A reply cut off at `max_tokens` counts: the next stage keeps its whole paraphrases and counts
+    the cut one.
+    """
     messages = prompts.fill(
         prompts.read(params.prompt), n=str(params.n), exemplars=prefix, literal=item.literal.text
     )
@@ -120,6 +124,7 @@ def request(item: Input, prefix: str, params: Params) -> Request:
         top_p=params.top_p,
         max_tokens=params.max_tokens,
         seed=number(f"{params.seed}/{item.literal.id}"),
+        cut_off=True,
     )
 
 
