@@ -19,6 +19,8 @@ WITHOUT_EFFECT = {
     "quip.oracle",
     "quip.asking",
     "quip.batch",
+    "quip.calls",
+    "quip.rebuilding",
     "quip.client",
     "quip.endpoints",
     "quip.ledger",

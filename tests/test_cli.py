@@ -22,7 +22,18 @@ from quip.errors import DataError, ParamsError
 from quip.params import read_params
 
 PROJECT = Path(__file__).parent.parent
-VERBS = ("say", "doctor", "plan", "times", "results", "trace", "versions", "promote", "serve")
+VERBS = (
+    "say",
+    "doctor",
+    "plan",
+    "calls",
+    "times",
+    "results",
+    "trace",
+    "versions",
+    "promote",
+    "serve",
+)
 SENTENCE = "I missed my bus."
 
 

@@ -221,8 +221,9 @@ def test_a_store_is_rewritten_only_by_its_only_user() -> None:
     store, other = opened(), opened()
     store.put(key("k"), "m", "kept")
     with pytest.raises(DataError, match="in use by another process"):
-        store.rewrite([])
+        store.rewrite(lambda records: [])
     other.close()
-    store.rewrite([Record.now("call", key("j"), "m", "test", 0.25, "new")])
+    new = Record.now("call", key("j"), "m", "test", 0.25, "new")
+    store.rewrite(lambda records: [new])
     assert opened().get(key("k")) is None
     assert (opened().get(key("j")), opened().money) == ("new", 0.25)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from quip import calls
 from quip.errors import DataError, QuipError
 
 PARAMS = Path("params.yaml")
@@ -40,6 +41,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+app.add_typer(calls.app, name="calls")
 
 
 @app.command()

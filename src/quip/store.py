@@ -17,7 +17,7 @@ import fcntl
 import hashlib
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -214,15 +214,18 @@ class CallStore:
     def leave(self, seat: int) -> None:
         fcntl.lockf(self.locks, fcntl.LOCK_UN, 1, seat)
 
-    def rewrite(self, keep: Sequence[Record]) -> None:
-        """Put `keep` in the place of everything and close. Raises DataError while others use it."""
+    def rewrite(self, choose: Callable[[list[Record]], Iterable[Record]]) -> None:
+        """Put what `choose` makes of all records in their place, and close. Raises DataError while
+        others use the store."""
         try:
             fcntl.flock(self.locks, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            fcntl.flock(self.locks, fcntl.LOCK_SH)  # the try has given it up
             raise DataError(f"{self.path} is in use by another process; wait for it.") from None
+        kept = choose(list(self.records()))
         with atomic(self.path) as handle:
             handle.write(f"{HEADER}\n")
-            for record in keep:
+            for record in kept:
                 handle.write(record.line().decode("utf-8"))
         self.close()
 
@@ -231,8 +234,10 @@ class CallStore:
         return len(self.index)
 
     def close(self) -> None:
-        os.close(self.file)
-        os.close(self.locks)
+        """Give the files back; a second time is no harm."""
+        for file in {self.file, self.locks} - {-1}:
+            os.close(file)
+        self.file = self.locks = -1
 
 
 class Writing:
