@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from quip import doctor, plan, speak, times, tracking
 from quip.cli import app
 from quip.errors import DataError, ParamsError
 from quip.params import read_params
+from quip.replies import ModelReply
+from quip.store import Record
 
 PROJECT = Path(__file__).parent.parent
 VERBS = (
@@ -294,7 +297,7 @@ def test_the_plan_counts_the_calls_of_every_role() -> None:
         sections["audit"]["per_kind"] = 20
 
     works = plan.plan(sections_with(small), DATA)
-    assert work(works, "teacher").calls == 170
+    assert work(works, "teacher").calls == 80 + 10 + 40 + 20
     assert work(works, "audit").calls == 2 * (20 + 10)
     assert work(works, "critique").calls == 2 * 100
     assert work(works, "judge@dpo").calls == 2 * 60
@@ -358,8 +361,35 @@ def test_an_endpoint_without_log_probabilities_is_asked_more_often() -> None:
 def test_money_follows_from_prices_and_tokens() -> None:
     teacher = work(plan.plan(sections_with(hosted), DATA), "teacher")
     assert teacher.money == pytest.approx((teacher.tokens_in * 2 + teacher.tokens_out * 8) / 1e6)
-    assert teacher.seconds == pytest.approx(170 * plan.REMOTE_SECONDS["teacher"] / 10)
+    assert teacher.seconds == pytest.approx(150 * plan.REMOTE_SECONDS["teacher"] / 10)
     assert sum(w.money for w in plan.plan(sections_with(), DATA)) == 0
+
+
+def test_a_learned_critic_costs_no_call_and_judges_are_audited_beside_it() -> None:
+    works = plan.plan(sections_with(lambda s: s["critic"].update(kind="learned")), DATA)
+    assert not [w for w in works if w.role == "critic"]
+    assert work(works, "audit", "judge").calls == 2 * (10 + 10)
+
+
+def test_tokens_are_those_of_earlier_calls_where_there_were_any() -> None:
+    sections = sections_with(hosted)
+    measured = replace(DATA, sizes={("m", "teacher"): (321.5, 45.0)})
+    teacher = work(plan.plan(sections, measured), "teacher")
+    assert (teacher.tokens_in, teacher.tokens_out) == (48225, 6750)
+    reply = ModelReply(text="a", finish_reason="stop", prompt_tokens=10, completion_tokens=4)
+    silent = ModelReply(text="a", finish_reason="stop")
+    larger = reply.model_copy(update={"prompt_tokens": 20})
+    records = [
+        Record.now("call", "k", "m", "teacher", 0.0, one.model_dump_json())
+        for one in (reply, silent, larger)
+    ]
+    assert plan.sizes(records) == {("m", "teacher"): (15.0, 4.0)}
+
+
+def test_a_plan_above_the_budget_says_so() -> None:
+    works = plan.plan(sections_with(hosted), DATA)
+    assert "more than budget.money (0.001)" in plan.table(works, 0.001)
+    assert "budget.money (" not in plan.table(works, 1000.0)
 
 
 def test_an_arm_that_is_not_named_costs_nothing() -> None:

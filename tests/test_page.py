@@ -64,6 +64,16 @@ def test_curve_columns_find_their_panels():
     ]  # fmt: skip
 
 
+def test_a_judge_s_ledger_inside_another_stage_s_metrics_is_a_row_of_its_own():
+    ledger = {"calls": 4, "stored": 1, "model": "m", "money": 0.5, "paid": 0.25}
+    [critic, judge] = page.costs({"critic": {**ledger, "judges": {"j": {**ledger, "model": "n"}}}})
+    assert [(row["stage"], row["model"]) for row in (critic, judge)] == [
+        ("critic", "m"),
+        ("critic", "n"),
+    ]
+    assert (judge["stored"], judge["paid"], judge["retries"]) == (1, 0.25, 0)
+
+
 def test_funnel_follows_the_pipeline_and_keeps_costs_apart():
     metrics = {
         "zeta": {"kept": 1},

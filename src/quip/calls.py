@@ -96,11 +96,11 @@ def prune(
         return asked and record.kind == "call" and record.at <= before
 
     with opened() as store:
-        had, money = len(store), store.money
+        had = len(store)
 
         def rest(records: list[Record]) -> list[Record]:
             kept = [record for record in records if not falls(record)]
-            return [*kept, *costs(records, kept, money)]
+            return [*kept, *costs(records, kept, store.money)]
 
         store.rewrite(rest)
     with opened() as store:

@@ -153,8 +153,8 @@ def plan(
     from quip.params import read_params
 
     sections = read_params(params)
-    data = planning.measure(sections, prepared_here=params == PARAMS)
-    typer.echo(planning.table(planning.plan(sections, data)))
+    works = planning.plan(sections, planning.measure(sections, prepared_here=params == PARAMS))
+    typer.echo(planning.table(works, (sections.get("budget") or {}).get("money")))
 
 
 @app.command()

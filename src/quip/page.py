@@ -22,7 +22,10 @@ Cells = dict[str, dict[str, dict[str, Any]]]
 PIPELINE = ("prepare", "teacher", "imitation", "audit", "candidates", "critique", "preferences")
 COUNT_KEYS = ("counts", "n")
 EXAMPLE_KEYS = ("examples", "example", "first")
-COST_KEYS = ("calls", "failed", "prompt_tokens", "cached_tokens", "completion_tokens", "money")
+COST_KEYS = (
+    *("calls", "stored", "failed", "refused", "retries"),
+    *("prompt_tokens", "cached_tokens", "completion_tokens", "money", "paid"),
+)
 PANELS = {
     "loss": "loss",
     "token_accuracy": "token accuracy",
@@ -220,12 +223,25 @@ def counted(value: Any) -> list[dict[str, Any]]:
 
 
 def costs(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What each stage asked of a large model: one row for every metrics file that holds calls."""
+    """What each stage asked of each large model: one row for every ledger in the metrics."""
     return [
-        {"stage": stage, **{key: found.get(key, 0) for key in COST_KEYS}}
+        {
+            "stage": stage,
+            "model": ledger.get("model", ""),
+            **{key: ledger.get(key, 0) for key in COST_KEYS},
+        }
         for stage, found in metrics.items()
-        if isinstance(found, Mapping) and "calls" in found
+        for ledger in ledgers(found)
     ]
+
+
+def ledgers(value: Any) -> Iterator[Mapping[str, Any]]:
+    """Every mapping that counts calls, however deep it stands."""
+    if isinstance(value, Mapping):
+        if "calls" in value:
+            yield value
+        for part in value.values():
+            yield from ledgers(part)
 
 
 def is_example(path: Sequence[str], leaf: Any) -> bool:

@@ -2,7 +2,9 @@
 
 Counted from params.yaml and the data, before anything is spent; pure but for `measure`. Counts of
 calls are upper limits (identical texts are never asked about, a reply in the call store is never
-asked for again). Tokens are guessed from letters, time from the speeds below.
+asked for again). Tokens of a call are the mean of those that the stage got from the same model
+before, as the store has them; until there are any, they are guessed from the letters of prompt and
+data. Time follows from the speeds below.
 """
 
 from __future__ import annotations
@@ -10,16 +12,22 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from quip import prompts
+from quip import oracle, prompts
 from quip.critic import LEARNED
+from quip.endpoints import Endpoint
 from quip.errors import ParamsError
+from quip.ledger import prices
+from quip.params import check
 from quip.records import Exemplar, GoldPair, LiteralText, Split, read_rows
+from quip.replies import ModelReply, Usage
 from quip.rounds import FEEDBACK_ARMS
+from quip.store import Record
 
 LETTERS_PER_TOKEN = 4.0
 LETTERS_SHOWN = 110
@@ -44,12 +52,14 @@ LESSONS_LEARNED = 35.0
 @dataclass(frozen=True)
 class Data:
     """How much there is: inputs of each split, held-out gold pairs of each kind (as many are for
-    tuning), mean letters."""
+    tuning), mean letters, and the mean tokens (in, out) of a call by (model, stage) as far as there
+    were any."""
 
     splits: Mapping[str, int]
     gold: Mapping[str, int]
     literal: float
     exemplar: float
+    sizes: Mapping[tuple[str, str], tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -90,21 +100,20 @@ def teaching(sections: Mapping[str, Any], data: Data) -> list[Work]:
     asked = sum(data.splits.values()) - data.splits["train"] + taught(sections, data)
     rows = pairs_to_imitate(sections, data) * sft["epochs"]
     return [
-        called("teacher", "teacher", teacher["endpoint"], asked, size, sections),
+        called("teacher", "teacher", teacher["endpoint"], asked, size, sections, data),
         Work("sft", seconds=rows / ROWS_TRAINED + CHECKPOINT_SECONDS * sft["epochs"]),
     ]
 
 
 def feedback(sections: Mapping[str, Any], data: Data) -> list[Work]:
-    audit, candidates = sections["audit"], sections["candidates"]
-    gold = sum(min(n, audit["per_kind"] or n) for n in data.gold.values())
+    candidates = sections["candidates"]
     train = data.splits["train"]
     samples = train * candidates["k"] + best_inputs(sections, data) * candidates["best_of"]
     trained = [work for arm in sections["arms"] for work in training(arm, sections, data)]
     compare = candidates["compare"]
     return [
         *growing(sections, data),
-        *audited(gold, sections, data),
+        *audits(sections, data),
         Work("candidates", seconds=samples / TEXTS_SAMPLED),
         *criticised("critique", train * compare * (compare - 1) // 2, sections, data),
         *trained,
@@ -119,16 +128,17 @@ def growing(sections: Mapping[str, Any], data: Data) -> list[Work]:
     return [Work("reward", seconds=lessons / LESSONS_LEARNED)]
 
 
-def audited(gold: int, sections: Mapping[str, Any], data: Data) -> list[Work]:
-    """Gold pairs put to the critic and to every judge that is not the critic again."""
+def audits(sections: Mapping[str, Any], data: Data) -> list[Work]:
+    """The critic and every judge that is not the critic itself, on the held-out gold pairs."""
     critic, judge = sections["critic"], sections["judge"]
-    asked = {(critic["endpoint"], critic["prompt"], critic["samples"]): critic}
-    asked = {} if critic["kind"] == LEARNED else asked
-    for name in judge["endpoints"]:
-        asked.setdefault((name, judge["prompt"], judge["samples"]), judge)
+    few = sum(min(n, sections["audit"]["per_kind"] or n) for n in data.gold.values())
+    same = critic["kind"] != LEARNED and all(
+        critic[key] == judge[key] for key in ("prompt", "samples")
+    )
+    others = [name for name in judge["endpoints"] if not (same and name == critic["endpoint"])]
     return [
-        compared("audit", "critic", name, gold, asker, sections, data)
-        for (name, _, _), asker in asked.items()
+        *criticised("audit", few, sections, data),
+        *(compared("audit", "judge", name, few, judge, sections, data) for name in others),
     ]
 
 
@@ -192,11 +202,11 @@ def compared(
 ) -> Work:
     """`pairs` comparisons in both orders: one call an order, or `samples` of them without
     log-probabilities."""
-    certain = settings(sections, endpoint).get("logprobs", True)
+    certain = settings(sections, endpoint).logprobs
     calls = 2 * pairs * (1 if certain else asker["samples"])
     letters = prompt_letters(asker["prompt"]) + data.literal + 2 * LETTERS_SHOWN
     size = (tokens(letters) + TOKENS_AROUND, 1 if certain else 4)
-    return called(stage, role, endpoint, calls, size, sections)
+    return called(stage, role, endpoint, calls, size, sections, data)
 
 
 def called(
@@ -206,26 +216,28 @@ def called(
     calls: int,
     size: tuple[int, int],
     sections: Mapping[str, Any],
+    data: Data,
 ) -> Work:
-    """`calls` of `size` (tokens in, tokens out) with what they cost and how long they take."""
+    """`calls` of `size` (tokens in, tokens out) where none were measured, with what they cost and
+    how long they take."""
     chosen = settings(sections, endpoint)
-    read, written = calls * size[0], calls * size[1]
-    money = (read * chosen.get("price_in", 0.0) + written * chosen.get("price_out", 0.0)) / 1e6
-    if chosen["base_url"] == "embedded":
+    read, written = (round(calls * n) for n in data.sizes.get((chosen.model, stage), size))
+    money = prices(chosen).of(Usage(read, 0, written))
+    if chosen.embedded:
         seconds = calls / EMBEDDED[role]
     else:
-        seconds = calls * REMOTE_SECONDS[role] / chosen.get("concurrency", 4)
+        seconds = calls * REMOTE_SECONDS[role] / chosen.concurrency
     return Work(stage, role, endpoint, calls, read, written, money, seconds)
 
 
-def settings(sections: Mapping[str, Any], endpoint: str) -> Mapping[str, Any]:
+def settings(sections: Mapping[str, Any], endpoint: str) -> Endpoint:
     table = sections.get("endpoints") or {}
     if endpoint not in table:
         known = ", ".join(table) or "none"
         raise ParamsError(
             f"params.yaml: endpoint '{endpoint}' is not under endpoints (known: {known})."
         )
-    return table[endpoint]
+    return check(table[endpoint], Endpoint, f"endpoints.{endpoint}")
 
 
 def pairs_to_imitate(sections: Mapping[str, Any], data: Data) -> int:
@@ -269,7 +281,26 @@ def measure(sections: Mapping[str, Any], prepared_here: bool = True) -> Data:
         Counter(pair.kind for pair in gold if pair.half == "held_out"),
         mean(len(text) for text in literals),
         mean(sum(len(p.text) + 4 for p in e.paraphrases) + len(e.literal) for e in exemplars),
+        sizes(stored()),
     )
+
+
+def stored() -> list[Record]:
+    with closing(oracle.open_store()) as store:
+        return [record for record in store.records() if record.kind == "call"]
+
+
+def sizes(calls: Iterable[Record]) -> dict[tuple[str, str], tuple[float, float]]:
+    """Mean tokens (in, out) of a call by (model, stage), of replies that say theirs."""
+    found: dict[tuple[str, str], list[Usage]] = {}
+    for record in calls:
+        usage = ModelReply.model_validate_json(record.payload).usage
+        if usage.prompt:
+            found.setdefault((record.model, record.by), []).append(usage)
+    return {
+        who: (mean(u.prompt for u in usages), mean(u.completion for u in usages))
+        for who, usages in found.items()
+    }
 
 
 def prepared() -> tuple[dict[str, int], list[str]] | None:
@@ -315,8 +346,9 @@ def mean(values: Iterable[float]) -> float:
     return sum(found) / len(found) if found else 0.0
 
 
-def table(works: Sequence[Work]) -> str:
-    """One line a stage and role, the sum, and what the figures stand on."""
+def table(works: Sequence[Work], budget: float | None = None) -> str:
+    """One line a stage and role, the sum, and what the figures stand on. `budget`: money allowed,
+    None for no limit."""
     head = f"{'stage':<16}{'role':<9}{'endpoint':<14}{'calls':>8}{'tokens in':>12}"
     lines = [f"{head}{'out':>10}{'money':>10}{'minutes':>9}"]
     lines += [line(work) for work in works if work.calls or not work.role]
@@ -328,14 +360,19 @@ def table(works: Sequence[Work]) -> str:
         money=sum(work.money for work in works),
         seconds=sum(work.seconds for work in works),
     )
-    return "\n".join([*lines, line(whole), "", NOTE])
+    warning = []
+    if budget is not None and whole.money > budget:
+        warning = [f"This is more than budget.money ({budget:g}): the run will stop at it."]
+    return "\n".join([*lines, line(whole), *warning, "", NOTE])
 
 
 NOTE = """\
 At most: replies in the call store are not paid for again, identical texts are never asked about.
-Money is in the currency of endpoints.*.price_in and price_out (per million tokens; 0 when absent).
-Tokens: 4 letters each. Minutes: two cores for the embedded engine and for training; 5 s a teacher
-call and 1.5 s a comparison, divided by the concurrency, for other endpoints."""
+Money is in the currency of endpoints.*.price_in and price_out (per million tokens); where they are
+absent, MLflow's catalogue of prices is asked, and what it does not know counts 0. Tokens: as
+measured in earlier calls of the stage, else 4 letters each. Minutes: two cores for the embedded
+engine and for training; 5 s a teacher call and 1.5 s a comparison, divided by the concurrency, for
+other endpoints."""
 
 
 def line(work: Work) -> str:
