@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from quip.batch import Batches
 from quip.client import Client, Passing
 from quip.endpoints import api_key
 from quip.errors import EndpointError, ParamsError
@@ -86,10 +87,25 @@ class Asking:
         company = asyncio.create_task(self.count_company(seat))
         try:
             async with Client(self.oracle.name, self.settings, base_url, key) as self.client:
-                await self.feed(missing)
+                await self.answer(base_url, missing)
         finally:
             company.cancel()
             self.store.leave(seat)
+
+    async def answer(self, base_url: str, missing: Iterator[Item]) -> None:
+        if not self.settings.batched:
+            return await self.feed(missing)
+        batches = Batches(self, base_url)
+        left = await batches.collect(missing)
+        if self.settings.by_file:
+            for key, _ in left:
+                self.pending.discard(key)
+                self.count(None, stored=False)
+                self.check_failures()
+        else:
+            await self.feed(left)
+        if batches.waiting:
+            raise batches.come_back()
 
     async def count_company(self, seat: int) -> None:
         while not self.settings.embedded:
@@ -221,17 +237,17 @@ class Asking:
         """The model name that replies must bear; the embedded engine has but one."""
         return None if self.settings.embedded else self.settings.answers_as or self.settings.model
 
-    def keep(self, key: str, request: Request, reply: ModelReply) -> None:
-        cost = self.ledger.cost(request, reply.usage, reply.text)
+    def keep(self, key: str, request: Request, reply: ModelReply, batch: bool = False) -> None:
+        cost = self.ledger.cost(request, reply.usage, reply.text, batch)
         document = reply.model_dump_json(exclude_defaults=True)
         self.store.put(key, self.settings.model, document, self.by, cost)
         self.ledger.paid += cost
         self.answered += 1
 
-    def waste(self, key: str, request: Request, error: BadReply) -> None:
+    def waste(self, key: str, request: Request, error: BadReply, batch: bool = False) -> None:
         """Note what a reply cost that is no answer."""
         if error.usage != Usage():
-            cost = self.ledger.cost(request, error.usage)
+            cost = self.ledger.cost(request, error.usage, batch=batch)
             self.store.write(
                 Record.now("waste", key, self.settings.model, self.by, cost, str(error)[:80])
             )
@@ -247,16 +263,17 @@ class Asking:
                 break
             if not self.reserved:
                 raise EndpointError(
-                    f"budget.money is {limit:g}: {self.store.money:.4f} is spent (`quip calls`) "
-                    f"and the next call could pass it. {self.kept()}; raise it in params.yaml and "
-                    "run `dvc repro` to go on."
+                    f"budget.money is {limit:g}: {self.store.money:.4f} is spent (`quip calls "
+                    f"count`) and the next call could pass it. {self.kept()}; raise it in "
+                    "params.yaml and run `dvc repro` to go on."
                 )
             await asyncio.sleep(0.02)
         self.reserved += most
         return most
 
     def check_prices(self) -> None:
-        free = self.settings.embedded or prices(self.settings) != Prices()
+        priced = prices(self.settings) != Prices()
+        free = self.settings.embedded or self.settings.by_file or priced
         if self.oracle.allowed.money is not None and not free:
             raise ParamsError(
                 f"params.yaml: budget.money needs endpoints.{self.oracle.name}.price_in and "

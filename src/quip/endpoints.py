@@ -11,6 +11,8 @@ from quip.errors import EndpointError, ParamsError
 from quip.params import Section, check, nearest, read_params
 
 EMBEDDED = "embedded"
+FILES = "files"
+"""As an address: batches are left as files and answered by hand."""
 
 
 class Endpoint(Section):
@@ -37,6 +39,14 @@ class Endpoint(Section):
     @property
     def embedded(self) -> bool:
         return self.base_url == EMBEDDED
+
+    @property
+    def by_file(self) -> bool:
+        return self.base_url == FILES
+
+    @property
+    def batched(self) -> bool:
+        return self.batch or self.by_file
 
 
 class Budget(Section):

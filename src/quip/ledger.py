@@ -93,7 +93,7 @@ class Ledger:
             cached_tokens=usage.cached,
             completion_tokens=usage.completion,
         )
-        self.money += prices(self.settings, self.settings.batch).of(usage)
+        self.money += prices(self.settings, self.settings.batched).of(usage)
 
     def cost(self, request: Request, usage: Usage, text: str = "", batch: bool = False) -> float:
         """What a reply cost; where the server does not say, by its letters."""
@@ -102,10 +102,10 @@ class Ledger:
             usage = Usage(round(read), 0, round(written))
         return prices(self.settings, batch).of(usage)
 
-    def most(self, request: Request) -> float:
+    def most(self, request: Request, batch: bool = False) -> float:
         """The most that `request` can cost."""
         read = round(request.letters() * MOST_TOKENS_PER_LETTER) + 16
-        return prices(self.settings).of(Usage(read, 0, request.max_tokens))
+        return prices(self.settings, batch).of(Usage(read, 0, request.max_tokens))
 
     def summary(self) -> dict[str, float | str]:
         counts = {key: self.counts[key] for key in COUNTS}
