@@ -45,5 +45,8 @@ check: setup  ## linters and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+bench: weights  ## how fast the endpoint client and the embedded engine are (minutes)
+	$(BIN)/python bench/calls.py --engine
+
 clean:  ## remove the environment and local scratch; outputs, calls and MLflow stay
 	rm -rf $(VENV) .quip/checkpoints .pytest_cache .mypy_cache .ruff_cache

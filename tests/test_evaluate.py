@@ -15,6 +15,7 @@ from quip.records import Answer, Critique, read_rows, write_rows
 from quip.stages import evaluate
 
 KEYS = {
+    *("score_at_length", "score_at_length_ci95", "detectable"),
     "wtr",
     "ci95",
     "score",

@@ -47,6 +47,28 @@ def test_claim_never_says_more_than_the_intervals(cells, says):
     assert says in findings.claim(results(cells))
 
 
+def test_a_gain_that_is_gone_at_equal_length_is_not_claimed():
+    longer = cell(0.6, 0.7, score_at_length=0.52, score_at_length_ci95=[0.44, 0.6])
+    found = findings.claim(results({"j": longer}))
+    assert "(at equal length 0.52 [0.44, 0.60])" in found
+    assert "At equal length a difference between dpo and sft is not shown." in found
+    kept = cell(0.6, 0.7, score_at_length=0.6, score_at_length_ci95=[0.55, 0.65])
+    assert "dpo is judged better than sft" in findings.claim(results({"j": kept}))
+
+
+def test_an_open_claim_says_what_could_have_been_seen():
+    found = findings.claim(results({"j": cell(0.46, 0.58, detectable=0.118)}))
+    assert "includes one half (differences from 12 points on are seen four times in five)" in found
+
+
+def test_judges_that_agree_by_chance_are_doubted():
+    judges = {"a and b": {"kappa": 0.04, "ci95": [-0.1, 0.2], "same": 0.4, "n": 150}}
+    [said] = findings.doubts(results(judges=judges), GOOD, APART)
+    assert "Judges a and b agree no more than by chance (Cohen's kappa 0.04 [-0.10, 0.20]" in said
+    judges["a and b"]["ci95"] = [0.02, 0.2]
+    assert findings.doubts(results(judges=judges), GOOD, APART) == []
+
+
 def test_claim_without_a_duel_says_so():
     assert "dpo and sft were not compared head to head on test." in findings.claim(results())
 

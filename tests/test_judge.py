@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,6 +68,7 @@ def judged() -> list[Critique]:
             references="references.jsonl",
             reward="r",
             out="v",
+            metrics="m.json",
         )
     )
     return read_rows("v", Critique)
@@ -132,11 +134,27 @@ def test_no_reference_at_all_is_an_error(server: ChatServer, scripted_project: P
     assert not server.asked
 
 
+def test_what_each_judge_cost_is_in_the_metrics(
+    server: ChatServer, scripted_project: Project
+) -> None:
+    scripted_project()
+    server.answer = likes(len)
+    respond("dpo", "dpo")
+    refer()
+    rows = judged()
+    found = json.loads(Path("m.json").read_text())
+    assert found["verdicts"] == len(rows)
+    assert found["judges"]["scripted"]["calls"] == len(server.asked) > 0
+    judged()
+    again = json.loads(Path("m.json").read_text())["judges"]["scripted"]
+    assert (again["calls"], again["stored"]) == (len(server.asked), len(server.asked))
+
+
 # ---- duel
 
 
 def fought() -> list[Critique]:
-    duel.main(options(responses="responses", reward="r", out="duel.jsonl"))
+    duel.main(options(responses="responses", reward="r", out="duel.jsonl", metrics="m.json"))
     return read_rows("duel.jsonl", Critique)
 
 
@@ -194,7 +212,7 @@ def test_arms_that_say_the_same_tie_without_a_call(
 def test_a_single_arm_fights_nobody(scripted_project: Project) -> None:
     scripted_project(arms=["sft"])
     respond("sft", "alone")
-    duel.main(options(responses="responses", reward="r", out="duel.jsonl"))
+    duel.main(options(responses="responses", reward="r", out="duel.jsonl", metrics="m.json"))
     assert Path("duel.jsonl").read_text() == ""
 
 
@@ -211,7 +229,13 @@ def sampled(*texts: str, key: str = "test0", split: Split = "test") -> list[Cand
 def controlled(candidates: list[Candidate]) -> list[Critique]:
     write_rows("candidates.jsonl", candidates)
     control.main(
-        options(references="references.jsonl", candidates="candidates.jsonl", reward="r", out="c")
+        options(
+            references="references.jsonl",
+            candidates="candidates.jsonl",
+            reward="r",
+            out="c",
+            metrics="m.json",
+        )
     )
     return read_rows("c", Critique)
 

@@ -1,4 +1,4 @@
-"""How many calls at once: up while it pays, down when the endpoint says so, fair among processes."""
+"""How many calls at once: up while it pays, down on a 429, fair among processes."""
 
 from __future__ import annotations
 

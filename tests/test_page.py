@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from quip import page
+from quip.costs import costs
 from quip.preference import Debias
 from quip.records import Answer, Critique, Reference
 
@@ -66,7 +67,7 @@ def test_curve_columns_find_their_panels():
 
 def test_a_judge_s_ledger_inside_another_stage_s_metrics_is_a_row_of_its_own():
     ledger = {"calls": 4, "stored": 1, "model": "m", "money": 0.5, "paid": 0.25}
-    [critic, judge] = page.costs({"critic": {**ledger, "judges": {"j": {**ledger, "model": "n"}}}})
+    [critic, judge] = costs({"critic": {**ledger, "judges": {"j": {**ledger, "model": "n"}}}})
     assert [(row["stage"], row["model"]) for row in (critic, judge)] == [
         ("critic", "m"),
         ("critic", "n"),
@@ -88,9 +89,7 @@ def test_funnel_follows_the_pipeline_and_keeps_costs_apart():
         ("dropped · copy", 2, "Hi."),
     ]
     assert [row["label"] for row in found[1]["rows"]] == ["asked"]
-    assert [(row["stage"], row["prompt_tokens"]) for row in page.costs(metrics)] == [
-        ("teacher", 9000)
-    ]
+    assert [(row["stage"], row["prompt_tokens"]) for row in costs(metrics)] == [("teacher", 9000)]
 
 
 def test_settings_never_hold_endpoints():

@@ -106,6 +106,18 @@ def test_each_arm_becomes_a_version_and_the_better_one_champion(project: Path) -
     assert entries["dpo"]["model_sha256"] == model_digest(Path("models/dpo"))
 
 
+def test_what_the_stages_asked_and_paid_stands_on_the_run(project: Path) -> None:
+    ledger = {"model": "m", "calls": 10, "stored": 4, "money": 0.5, "paid": 0.3}
+    write(Path("data/metrics/teacher.json"), {"answered": 10, **ledger})
+    write(Path("data/metrics/judge_dpo.json"), {"verdicts": 5, "judges": {"j": ledger}})
+    run = client().get_run(run_stage()["dpo"]["run_id"])
+    assert run.data.metrics["calls.calls"] == 20
+    assert run.data.metrics["calls.paid"] == pytest.approx(0.6)
+    kept = Path(client().download_artifacts(run.info.run_id, "calls.json"))
+    stages = [row["stage"] for row in json.loads(kept.read_text())["stages"]]
+    assert stages == ["judge_dpo", "teacher"]
+
+
 def test_registering_again_changes_nothing(project: Path) -> None:
     first = run_stage()
     assert run_stage() == first

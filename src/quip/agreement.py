@@ -34,6 +34,36 @@ def trusted(audit: Mapping[str, Any], judges: Sequence[str]) -> str:
     return max(judges, key=lambda judge: known.get(judge, 0.5))
 
 
+def between(one: Sequence[str], other: Sequence[str], resamples: int, seed: int) -> dict[str, Any]:
+    """Cohen's kappa of two judges' outcomes (win, tie, loss) on the same comparisons, with a
+    percentile bootstrap interval over comparisons, and the share on which they agree.
+
+    kappa = (agreement - agreement by chance) / (1 - agreement by chance) (Cohen 1960); 0 where
+    chance alone would agree on everything.
+    """
+    names = sorted({*one, *other})
+    a, b = (np.array([names.index(value) for value in found]) for found in (one, other))
+    table = a * len(names) + b
+    size, n = len(names) ** 2, len(a)
+    whole = np.bincount(table, minlength=size)
+    drawn = np.random.default_rng(seed).multinomial(n, whole / n, size=resamples)
+    values = kappas(np.vstack([whole, drawn]).reshape(-1, len(names), len(names)) / n)
+    low, high = np.percentile(values[1:], [2.5, 97.5])
+    return {
+        "kappa": round(float(values[0]), 4),
+        "ci95": [round(float(low), 4), round(float(high), 4)],
+        "same": round(float((a == b).mean()), 4),
+        "n": n,
+    }
+
+
+def kappas(shares: np.ndarray) -> np.ndarray:
+    """Cohen's kappa of each table of joint shares (r, k, k)."""
+    same = np.trace(shares, axis1=1, axis2=2)
+    chance = (shares.sum(2) * shares.sum(1)).sum(1)
+    return np.where(chance < 1, (same - chance) / np.maximum(1 - chance, 1e-12), 0.0)
+
+
 def agreement(preference: float) -> float:
     """1 when the better text is preferred, 0 when the worse, 1/2 when neither."""
     return 1.0 if preference > 0.5 else 0.0 if preference < 0.5 else 0.5

@@ -1,8 +1,9 @@
 """What the numbers say, in sentences: the claim of a run and the doubts about it. Pure.
 
 The rule of the claim: a difference is claimed only when the 95 % interval of the score excludes
-one half, and on no fewer than `FEW` inputs; otherwise the sentence says plainly that it is not
-shown. The doubts are raised by fixed limits, named below, whatever the claim says.
+one half, as it is and at equal length (`quip.length`), by every judge, and on no fewer than `FEW`
+inputs; otherwise the sentence says plainly that it is not shown. The doubts are raised by fixed
+limits, named below, whatever the claim says.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ def duel(results: Numbers, a: str, b: str, split: str) -> str:
     cells = results.get("duels", {}).get(f"{a}_vs_{b}", {}).get(split, {})
     if not cells:
         return f"{a} and {b} were not compared head to head on {split}."
-    scores = "; ".join(f"{scored(cell)}, judged by {judge}" for judge, cell in cells.items())
+    scores = "; ".join(
+        f"{scored(cell)}{at_length(cell)}, judged by {judge}" for judge, cell in cells.items()
+    )
     return f"{a} against {b}, head to head on {split}: {scores}. {ruling(a, b, cells)}"
 
 
@@ -53,16 +56,40 @@ def ruling(a: str, b: str, cells: Numbers) -> str:
         return f"The judges do not agree, so no difference between {a} and {b} is claimed."
     which = "The interval" if len(cells) == 1 else "Every interval"
     if seen == {"open"}:
-        return f"{which} includes one half: a difference between {a} and {b} is not shown."
+        open_ = f"{which} includes one half{seen_from(cells)}"
+        return f"{open_}: a difference between {a} and {b} is not shown."
+    if "longer" in seen:
+        return f"At equal length a difference between {a} and {b} is not shown."
     return f"{which} excludes one half: {a} is judged {seen.pop()} than {b}."
 
 
 def direction(cell: Numbers) -> str:
-    """Which side of one half the interval lies on: better, worse, open, or few for too few."""
-    low, high = cell["score_ci95"]
+    """Which side of one half the interval lies on: better, worse or open; few for too few inputs,
+    longer for a difference that is gone at equal length."""
     if cell["n"] < FEW:
         return "few"
-    return "better" if low > CHANCE else "worse" if high < CHANCE else "open"
+    plain, controlled = side(cell["score_ci95"]), side(cell.get("score_at_length_ci95"))
+    return plain if controlled in (plain, None) else "longer" if plain != "open" else "open"
+
+
+def side(ends: Sequence[float] | None) -> str | None:
+    if ends is None:
+        return None
+    return "better" if ends[0] > CHANCE else "worse" if ends[1] < CHANCE else "open"
+
+
+def at_length(cell: Numbers) -> str:
+    if "score_at_length" not in cell:
+        return ""
+    return f" (at equal length {cell['score_at_length']:.2f} {span(cell['score_at_length_ci95'])})"
+
+
+def seen_from(cells: Numbers) -> str:
+    """How large a difference the inputs could have shown."""
+    known = [cell["detectable"] for cell in cells.values() if "detectable" in cell]
+    if not known:
+        return ""
+    return f" (differences from {100 * max(known):.0f} points on are seen four times in five)"
 
 
 def against_teacher(results: Numbers, split: str) -> Iterator[str]:
@@ -92,6 +119,7 @@ def doubts(
         *weak_critic(critic),
         *weak_controls(results, split),
         *weak_verdicts(results, split),
+        *judges_apart(results),
         *weak_texts(results, split),
     ]
 
@@ -184,6 +212,17 @@ def weak_verdicts(results: Numbers, split: str) -> Iterator[str]:
             f"Some arms write many more words than the teacher (times as many, judge {judge}: "
             f"{longer}): their score may be length."
         )
+
+
+def judges_apart(results: Numbers) -> Iterator[str]:
+    """Judges whose verdicts on the same texts agree no better than by chance."""
+    for pair, found in results.get("judges", {}).items():
+        if found["ci95"][0] <= 0:
+            yield (
+                f"Judges {pair} agree no more than by chance (Cohen's kappa {found['kappa']:.2f} "
+                f"{span(found['ci95'])} on {found['n']} comparisons): at most one of them measures "
+                "what is wanted. Their agreement with the gold pairs says which to read."
+            )
 
 
 def above(results: Numbers, split: str, key: str, limit: float) -> dict[str, dict[str, float]]:

@@ -139,7 +139,7 @@ def asked(store: Store, name: str, pair: Sequence[Any], arms: Mapping[str, str])
         one = {"endpoints": [], "learned": True}
     params = load("judge", JudgeParams).model_copy(update=one)
     settings, debias = read_params()["evaluate"], load("debias", Debias)
-    rows = [comparison(row, debias) for row in verdicts(params, REWARD, pairs, "promote")]
+    rows = [comparison(row, debias) for row in verdicts(params, REWARD, pairs, "promote").rows]
     found = wtr.summarise(rows, settings["tie_margin"], settings["resamples"], settings["seed"])
     low, high = found["score_ci95"]
     return Duel(found["score"], low, high, found["n"], judge, data_hash(INPUTS))

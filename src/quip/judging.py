@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from pydantic import Field
 
@@ -31,25 +31,29 @@ class JudgeParams(Section):
     costs no call, always compares all."""
 
 
+class Verdicts(NamedTuple):
+    """What the judges said, and the ledger of each that costs calls."""
+
+    rows: list[Critique]
+    spent: dict[str, dict[str, float | str]]
+
+
 def verdicts(
     params: JudgeParams,
     reward: str | Path,
     pairs: Sequence[Comparison],
     what: str,
     few: Sequence[Comparison] | None = None,
-) -> list[Critique]:
+) -> Verdicts:
     """The critiques of all judges, judge by judge, in the order of `pairs`; `reward` is the folder
     of the learned critic. Endpoints, which cost calls, are asked about `few`, if given."""
     if not pairs:
         raise DataError(f"{what}: there is nothing to compare (no input has a teacher reference).")
-    rows = []
+    rows: list[Critique] = []
+    spent = {}
+    few = pairs if few is None else few
     for name in params.endpoints:
         with oracle.connect(name) as model:
-            rows += compare(
-                model,
-                params.prompt,
-                params.samples,
-                pairs if few is None else few,
-                f"{what} ({name})",
-            )
-    return rows + learned(reward, pairs) if params.learned else rows
+            rows += compare(model, params.prompt, params.samples, few, f"{what} ({name})")
+            spent[name] = model.spent()
+    return Verdicts(rows + learned(reward, pairs) if params.learned else rows, spent)

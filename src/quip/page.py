@@ -10,7 +10,7 @@ from typing import Any
 
 from scipy.stats import binomtest
 
-from quip import measures, preference
+from quip import costs, measures, preference
 from quip.preference import Debias
 from quip.records import Critique, Reference, Response
 from quip.texts import digest, words
@@ -22,10 +22,6 @@ Cells = dict[str, dict[str, dict[str, Any]]]
 PIPELINE = ("prepare", "teacher", "imitation", "audit", "candidates", "critique", "preferences")
 COUNT_KEYS = ("counts", "n")
 EXAMPLE_KEYS = ("examples", "example", "first")
-COST_KEYS = (
-    *("calls", "stored", "failed", "refused", "retries"),
-    *("prompt_tokens", "cached_tokens", "completion_tokens", "money", "paid"),
-)
 PANELS = {
     "loss": "loss",
     "token_accuracy": "token accuracy",
@@ -209,7 +205,9 @@ def counted(value: Any) -> list[dict[str, Any]]:
     """The counts of one metrics file: label, value, share of the largest, first example."""
     found = list(leaves(value))
     examples = {path[-1]: leaf for path, leaf in found if is_example(path, leaf)}
-    numbers = [(path, leaf) for path, leaf in found if is_count(leaf) and path[-1] not in COST_KEYS]
+    numbers = [
+        (path, leaf) for path, leaf in found if is_count(leaf) and path[-1] not in costs.KEYS
+    ]
     largest = max((leaf for _, leaf in numbers), default=0)
     return [
         {
@@ -220,28 +218,6 @@ def counted(value: Any) -> list[dict[str, Any]]:
         }
         for path, leaf in numbers
     ]
-
-
-def costs(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What each stage asked of each large model: one row for every ledger in the metrics."""
-    return [
-        {
-            "stage": stage,
-            "model": ledger.get("model", ""),
-            **{key: ledger.get(key, 0) for key in COST_KEYS},
-        }
-        for stage, found in metrics.items()
-        for ledger in ledgers(found)
-    ]
-
-
-def ledgers(value: Any) -> Iterator[Mapping[str, Any]]:
-    """Every mapping that counts calls, however deep it stands."""
-    if isinstance(value, Mapping):
-        if "calls" in value:
-            yield value
-        for part in value.values():
-            yield from ledgers(part)
 
 
 def is_example(path: Sequence[str], leaf: Any) -> bool:

@@ -13,10 +13,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from quip import length
 from quip.errors import DataError
 from quip.preference import outcome
 
 LEVEL = 0.95
+POWER = 2.8
+"""Standard errors from one half at which a two-sided test of 5 % sees a difference in four of five
+runs (1.96 + 0.84)."""
 
 
 class Comparison(NamedTuple):
@@ -52,7 +56,8 @@ def summarise(
     win + tie + loss = 1 over the `n` inputs whose verdict could be read; wtr = win + tie;
     score = win + tie/2; ci95 and score_ci95 are percentile bootstrap intervals of these two over
     inputs; unparsed = unread / asked; flip_rate = flipped / read; length_ratio is the mean of
-    words(a) / words(b) over the read inputs.
+    words(a) / words(b) over the read inputs. score_at_length and its interval: `length.controlled`;
+    detectable: the distance from one half of a score that would be seen four times in five.
 
     Raises DataError when there is no comparison, none could be read, or an input stands twice
     (it would be counted as two independent ones).
@@ -63,11 +68,17 @@ def summarise(
         raise DataError(nothing_read(len(comparisons)))
     counts = count(read, tie_margin)
     wtr_ci, score_ci = intervals(counts, resamples, seed)
+    at_length, length_ci = length.controlled(
+        [points(row, tie_margin) for row in read], [row.length_ratio for row in read], seed
+    )
     return {
         "wtr": wtr(counts),
         "ci95": wtr_ci,
         "score": score(counts),
         "score_ci95": score_ci,
+        "score_at_length": at_length,
+        "score_at_length_ci95": length_ci,
+        "detectable": detectable(counts),
         "win": counts.win / len(read),
         "tie": counts.tie / len(read),
         "loss": counts.loss / len(read),
@@ -76,6 +87,19 @@ def summarise(
         "length_ratio": mean(row.length_ratio for row in read),
         "unparsed": (len(comparisons) - len(read)) / len(comparisons),
     }
+
+
+def points(row: Comparison, tie_margin: float) -> float:
+    """1 for a win of a, 1/2 for a tie, 0 for a loss."""
+    assert row.preference is not None
+    return {"win": 1.0, "tie": 0.5, "loss": 0.0}[outcome(row.preference, tie_margin)]
+
+
+def detectable(counts: Counts) -> float:
+    """POWER times the standard error of the score; of verdicts all alike the largest there is."""
+    n, mean_ = sum(counts), score(counts)
+    spread = (counts.win + counts.tie / 4) / n - mean_**2
+    return float(min(0.5, POWER * ((spread or 0.25) / n) ** 0.5))
 
 
 def count(read: Iterable[Comparison], tie_margin: float) -> Counts:

@@ -5,7 +5,8 @@ copy      the literal itself against the teacher: a judge of humor should let it
 best_of_n the warm start's n samples, the critic's favourite against the teacher
 
     python -m quip.stages.control --references data/imitation/references.jsonl \
-        --candidates data/candidates.jsonl --reward models/reward --out data/verdicts/control.jsonl
+        --candidates data/candidates.jsonl --reward models/reward \
+        --out data/verdicts/control.jsonl --metrics data/metrics/control.json
 """
 
 from __future__ import annotations
@@ -17,25 +18,27 @@ from quip.critic import Comparison, CriticParams, ask
 from quip.judging import JudgeParams, verdicts
 from quip.params import load
 from quip.preference import Debias, of
-from quip.records import Candidate, Reference, read_rows, write_rows
+from quip.records import Candidate, Reference, read_rows, write_json, write_rows
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = stage.arguments(__doc__, argv, "references", "candidates", "reward", "out")
+    args = stage.arguments(__doc__, argv, "references", "candidates", "reward", "out", "metrics")
     params, critic = load("judge", JudgeParams), load("critic", CriticParams)
     debias = load("debias", Debias)
     references = [r for r in read_rows(args.references, Reference) if r.split == "test"]
     few = references[: params.control_inputs]
-    best = best_of_n(read_rows(args.candidates, Candidate), critic, args.reward, debias)
+    best, asked = best_of_n(read_rows(args.candidates, Candidate), critic, args.reward, debias)
     pairs = [
         *(against_teacher("teacher", r, r.paraphrases[1]) for r in few if len(r.paraphrases) > 1),
         *(against_teacher("copy", r, r.literal) for r in few),
         *(against_teacher("best_of_n", r, best[r.input]) for r in references if r.input in best),
     ]
-    rows = verdicts(params, args.reward, pairs, "control")
+    rows, spent = verdicts(params, args.reward, pairs, "control")
     write_rows(args.out, rows)
     names = ("teacher", "copy", "best_of_n")
-    stage.say("control", {name: sum(row.name_a == name for row in rows) for name in names})
+    counts = {name: sum(row.name_a == name for row in rows) for name in names}
+    stage.say("control", counts)
+    write_json(args.metrics, {**counts, "critic": asked, "judges": spent})
 
 
 def against_teacher(name: str, row: Reference, text: str) -> Comparison:
@@ -44,21 +47,25 @@ def against_teacher(name: str, row: Reference, text: str) -> Comparison:
 
 def best_of_n(
     candidates: Iterable[Candidate], critic: CriticParams, reward: str, debias: Debias
-) -> dict[str, str]:
-    """The critic's favourite sample of each test input, by knock-out: n - 1 comparisons."""
+) -> tuple[dict[str, str], dict[str, dict[str, float | str]]]:
+    """The critic's favourite sample of each test input, by knock-out: n - 1 comparisons; and the
+    ledger of each round."""
     rivals: dict[str, list[Candidate]] = {}
     for row in candidates:
         if row.split == "test" and row.text:
             rivals.setdefault(row.input, []).append(row)
+    asked: dict[str, dict[str, float | str]] = {}
     while any(len(rows) > 1 for rows in rivals.values()):
         pairs = [pair for rows in rivals.values() for pair in couples(rows)]
-        rows = ask(critic, reward, pairs, "best of n").rows
+        rows, spent = ask(critic, reward, pairs, "best of n")
+        if spent:
+            asked[f"round {len(asked) + 1}"] = spent
         lost = {(c.input, loser(of(c, debias), c.name_a, c.name_b)) for c in rows}
         rivals = {
             key: [row for row in rows if (key, str(row.sample)) not in lost]
             for key, rows in rivals.items()
         }
-    return {key: rows[0].text for key, rows in rivals.items()}
+    return {key: rows[0].text for key, rows in rivals.items()}, asked
 
 
 def couples(rows: Sequence[Candidate]) -> list[Comparison]:

@@ -2,7 +2,7 @@
 `judge.duel_inputs` of the inputs).
 
     python -m quip.stages.duel --responses data/responses --reward models/reward \
-        --out data/verdicts/duel.jsonl
+        --out data/verdicts/duel.jsonl --metrics data/metrics/duel.json
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from pathlib import Path
 
 from quip import stage
 from quip.critic import Comparison
-from quip.judging import JudgeParams, verdicts
+from quip.judging import JudgeParams, Verdicts, verdicts
 from quip.params import load, read_params
-from quip.records import Response, read_rows, write_rows
+from quip.records import Response, read_rows, write_json, write_rows
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = stage.arguments(__doc__, argv, "responses", "reward", "out")
+    args = stage.arguments(__doc__, argv, "responses", "reward", "out", "metrics")
     params, arms = load("judge", JudgeParams), read_params()["arms"]
     texts = {
         arm: [
@@ -36,10 +36,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     ]
     first = {row.input for row in next(iter(texts.values()))[: params.duel_inputs]}
     few = [pair for pair in pairs if pair.input in first]
-    rows = verdicts(params, args.reward, pairs, "duel", few) if pairs else []
+    rows, spent = verdicts(params, args.reward, pairs, "duel", few) if pairs else Verdicts([], {})
     write_rows(args.out, rows)
     identical = sum(row.a == row.b for row in rows)
-    stage.say("duel", {"verdicts": len(rows), "identical": identical})
+    counts = {"verdicts": len(rows), "identical": identical}
+    stage.say("duel", counts)
+    write_json(args.metrics, {**counts, "judges": spent})
 
 
 if __name__ == "__main__":

@@ -13,12 +13,14 @@ from __future__ import annotations
 import csv
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, combinations
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from pydantic import Field
 
 from quip import measures, paper, params, preference, stage, wtr
+from quip.agreement import between
 from quip.errors import DataError, ParamsError
 from quip.params import Section
 from quip.preference import Debias
@@ -70,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     result = {
         "arms": {arm: summaries(rows, settings, debias, arm) for arm, rows in judged.items()},
         "controls": by_name(control, settings, debias, lambda row: row.name_a),
+        "judges": between_judges([*chain(*judged.values()), *duels], settings, debias),
         "duels": by_name(duels, settings, debias, lambda row: f"{row.name_a}_vs_{row.name_b}"),
         "texts": measure(written, read_rows(args.meaning, Meaning)),
         "settings": {**settings.model_dump(), "debias": debias.model_dump()},
@@ -124,6 +127,24 @@ def summaries(rows: Iterable[Critique], settings: Params, debias: Debias, name: 
         for split in SPLITS
         if split in cells
     }
+
+
+def between_judges(
+    rows: Iterable[Critique], settings: Params, debias: Debias
+) -> dict[str, dict[str, Any]]:
+    """{"one and other": Cohen's kappa} of every two judges on what both could read."""
+    said: dict[str, dict[tuple[str, str, str], str]] = defaultdict(dict)
+    for row in rows:
+        found = preference.of(row, debias)
+        if found is not None:
+            key = (row.name_a, row.name_b, row.input)
+            said[row.judge][key] = preference.outcome(found, settings.tie_margin)
+    tables = {}
+    for one, other in combinations(sorted(said), 2):
+        if both := [key for key in said[one] if key in said[other]]:
+            pair = ([said[judge][key] for key in both] for judge in (one, other))
+            tables[f"{one} and {other}"] = between(*pair, settings.resamples, settings.seed)
+    return tables
 
 
 def compare(row: Critique, debias: Debias) -> wtr.Comparison:
@@ -222,7 +243,12 @@ def table(result: dict[str, Any]) -> str:
     ):
         if result[block]:
             lines += [f"{title}", *(line(*row) for row in flat(result[block]))]
+    lines += [f"judges {pair}: {kappa(found)}" for pair, found in result["judges"].items()]
     return "\n".join(lines)
+
+
+def kappa(found: Mapping[str, Any]) -> str:
+    return f"Cohen's kappa {bracket(found['kappa'], found['ci95'])} on {found['n']} comparisons"
 
 
 def line(name: str, split: str, judge: str, cell: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
     python -m quip.stages.judge --arm dpo --responses data/responses/dpo.jsonl \
         --references data/imitation/references.jsonl --reward models/reward \
-        --out data/verdicts/dpo.jsonl
+        --out data/verdicts/dpo.jsonl --metrics data/metrics/judge_dpo.json
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from quip import stage
 from quip.critic import Comparison
 from quip.judging import JudgeParams, verdicts
 from quip.params import load
-from quip.records import Reference, Response, read_rows, write_rows
+from quip.records import Reference, Response, read_rows, write_json, write_rows
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = stage.arguments(__doc__, argv, "arm", "responses", "references", "reward", "out")
+    names = ("arm", "responses", "references", "reward", "out", "metrics")
+    args = stage.arguments(__doc__, argv, *names)
     params = load("judge", JudgeParams)
     teacher = {row.input: row.paraphrases[0] for row in read_rows(args.references, Reference)}
     responses = [r for r in read_rows(args.responses, Response) if r.split in params.splits]
@@ -26,10 +27,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         for r in responses
         if r.input in teacher
     ]
-    rows = verdicts(params, args.reward, pairs, f"judge {args.arm}")
+    rows, spent = verdicts(params, args.reward, pairs, f"judge {args.arm}")
     write_rows(args.out, rows)
     missing = len(responses) - len(pairs)
-    stage.say("judge", {"verdicts": len(rows), "without_reference": missing})
+    counts = {"verdicts": len(rows), "without_reference": missing}
+    stage.say("judge", counts)
+    write_json(args.metrics, {**counts, "judges": spent})
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from filelock import FileLock
 
 from quip import promotions, registry, stage, tracking, trail
 from quip.agreement import trusted
+from quip.costs import costs
 from quip.errors import DataError, ParamsError
 from quip.lineage import model_digest
 from quip.params import Section, load, read_params
@@ -47,6 +48,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     wtr = read_json(Path(args.metrics, "wtr.json"))
     critic = read_json(Path(args.metrics, "critic.json"))
     ranking = ranked(arms, wtr, critic)
+    ledger = costs(
+        {file.stem: read_json(file) for file in sorted(Path(args.metrics).glob("*.json"))}
+    )
     digests = {arm: checked_digest(args, arm) for arm in arms}
     # Two experiments that end at once would otherwise both find no version and make one each.
     with FileLock(stage.state("register.lock")), tracking.required() as store:
@@ -56,8 +60,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             version = registry.register(store, params.name, student, serving_options(sections))
             trail.record(store, params.name, version, arm)
             registry.set_tags(store, params.name, version, tags(arm, wtr, critic))
-            registry.log_results(store, version, results(arm, wtr, critic))
+            registry.log_results(store, version, {**results(arm, wtr, critic), **spent(ledger)})
             store.client.log_artifact(version.run_id, args.report)
+            store.client.log_dict(version.run_id, {"stages": ledger}, "calls.json")
             versions[arm] = version
         put_up(store, params.name, [versions[arm] for arm in ranking])
         aliases = registry.aliases(store, params.name)
@@ -154,6 +159,13 @@ def results(arm: str, wtr: Mapping[str, Any], critic: Mapping[str, Any]) -> dict
     trust = {f"critic.{key}": critic.get(key) for key in ("agreement", "position_bias")}
     found = {**values, **trust}
     return {key: float(value) for key, value in found.items() if value is not None}
+
+
+def spent(ledger: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The calls of all stages together: how many rows asked, how many came from the call store,
+    what they stand for and what was paid."""
+    keys = ("calls", "stored", "money", "paid")
+    return {f"calls.{key}": float(sum(row[key] for row in ledger)) for key in keys}
 
 
 def put_up(store: tracking.Store, name: str, ranking: Sequence[Version]) -> None:

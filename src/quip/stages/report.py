@@ -19,6 +19,7 @@ from markupsafe import Markup
 from pydantic import Field
 
 from quip import evidence, figures, findings, page, params, stage
+from quip.costs import costs
 from quip.drawings import Drawing, draw
 from quip.evidence import Evidence
 from quip.findings import SPLIT
@@ -74,7 +75,7 @@ def render(
             critic=critic,
             variants=page.scalars((critic or {}).get("variants") or []),
             funnel=page.funnel({k: v for k, v in found.metrics.items() if k != "critic"}),
-            costs=page.costs(found.metrics),
+            costs=costs(found.metrics),
             samples=page.samples(
                 inputs,
                 found.responses,

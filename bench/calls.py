@@ -1,0 +1,233 @@
+"""How much of an endpoint's speed the client uses, and what a call costs on this side.
+
+    python bench/calls.py            # the client: a loopback server, the store, memory
+    python bench/calls.py --engine   # and the embedded engine (needs the weights; minutes)
+
+Ratios of one run on one machine; nothing here is a limit that a test holds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+SLOTS, DELAY = 64, 0.2
+CALLS, ROWS, HITS = 5_000, 36_000, 20_000
+COMPARISONS = 12
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--engine", action="store_true", help="measure the embedded engine, too")
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--measure", choices=MEASURES, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.serve:
+        asyncio.run(serve())
+    elif args.measure:
+        print(json.dumps(MEASURES[args.measure]()))
+    else:
+        compare(args.engine)
+
+
+def compare(engine: bool) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        server = subprocess.Popen(
+            [sys.executable, __file__, "--serve"], stdout=subprocess.PIPE, text=True
+        )
+        assert server.stdout
+        url = server.stdout.readline().strip()
+        try:
+            write_params(Path(folder), url)
+            for name in ("throughput", "hits", "memory"):
+                print(f"{name}: {told(measured(name, folder))}", flush=True)
+        finally:
+            server.terminate()
+        if engine:
+            print(f"engine: {told(measured('engine', folder))}", flush=True)
+
+
+def write_params(folder: Path, url: str) -> None:
+    entry = {"base_url": url, "model": "m", "concurrency": SLOTS, "price_in": 1.0, "price_out": 1.0}
+    embedded = {"base_url": "embedded", "model": "qwen2.5-coder-1.5b-instruct-q4_k_m"}
+    sections = {"endpoints": {"loopback": entry, "embedded": {**embedded, "concurrency": 6}}}
+    (folder / "params.yaml").write_text(yaml.safe_dump(sections))
+
+
+def measured(name: str, folder: str) -> dict[str, Any]:
+    """In a process of its own, so that CPU and memory are its own."""
+    done = subprocess.run(
+        [sys.executable, __file__, "--measure", name],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent / "src")},
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+    )
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def told(figures: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{key} {value:,.3g}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in figures.items()
+    )
+
+
+def throughput() -> dict[str, Any]:
+    """Calls against the slots and the delay of the server: share of the ideal, CPU of a call."""
+    began, cpu = time.perf_counter(), time.process_time()
+    ask("throughput", CALLS)
+    wall, cpu = time.perf_counter() - began, time.process_time() - cpu
+    return {
+        "calls": CALLS,
+        "share_of_ideal": CALLS * DELAY / SLOTS / wall,
+        "cores_per_100_calls_a_second": 100 * cpu / CALLS,
+    }
+
+
+def hits() -> dict[str, Any]:
+    """Rows answered from the store, a second."""
+    fill(HITS)
+    began = time.perf_counter()
+    ask("throughput", HITS)
+    return {"rows": HITS, "a_second": HITS / (time.perf_counter() - began)}
+
+
+def memory() -> dict[str, Any]:
+    """The largest resident size after as many rows as the paper's pairs, half of them stored."""
+    ask("memory", ROWS, letters=400, instant=True)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    size = Path(".quip/calls.journal").stat().st_size
+    return {"rows": ROWS, "peak_MB": peak, "bytes_a_reply": size / ROWS}
+
+
+def engine() -> dict[str, Any]:
+    """Comparisons a second through the project's client and prompt, against one at a time of the
+    same engine with its prompt cache off."""
+    from quip import engine as embedded
+    from quip import oracle
+    from quip.critic import questions
+    from quip.prompts import read
+
+    root = Path(__file__).parent.parent / "data" / "raw"
+    pairs = [json.loads(line) for line in (root / "gold.jsonl").open(encoding="utf-8")]
+    pairs = [pair for pair in pairs if pair["half"] == "tuning"][:: len(pairs) // 2 // COMPARISONS]
+    pairs = pairs[:COMPARISONS]
+    asked = [
+        request
+        for pair in pairs
+        for first, second in (("better", "worse"), ("worse", "better"))
+        for request in questions(
+            read("critic_paper"), pair["literal"], pair[first], pair[second], 1, True
+        )
+    ]
+    with oracle.connect("embedded") as model:
+        with embedded.serving(model.settings.model, 6) as url:
+            plain = one_by_one(url, asked)
+        began = time.perf_counter()
+        list(model.ask(asked, "bench"))
+        ours = time.perf_counter() - began
+        cached = model.ledger.counts["cached_tokens"] / model.ledger.counts["prompt_tokens"]
+    return {
+        "calls": len(asked),
+        "plain_a_second": len(asked) / plain,
+        "ours_a_second": len(asked) / ours,
+        "ratio": plain / ours,
+        "share_of_prompt_cached": cached,
+    }
+
+
+def one_by_one(url: str, asked: Sequence[Any]) -> float:
+    import urllib.request
+
+    began = time.perf_counter()
+    for request in asked:
+        body = {**request.body("m"), "cache_prompt": False}
+        message = urllib.request.Request(
+            f"{url}/chat/completions",
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
+        )
+        urllib.request.urlopen(message).read()
+    return time.perf_counter() - began
+
+
+def requests(what: str, count: int, letters: int = 60) -> Iterator[Any]:
+    from quip.replies import Request
+
+    filler = "x" * letters
+    return (Request((("user", f"{what} {i} {filler}"),), seed=i) for i in range(count))
+
+
+def ask(what: str, count: int, letters: int = 60, instant: bool = False) -> None:
+    from quip import oracle
+
+    with oracle.connect("loopback") as model:
+        if instant:
+            fill(count // 2, what, letters)
+        for reply in model.ask(requests(what, count, letters), "bench", total=count):
+            assert reply is not None
+
+
+def fill(count: int, what: str = "throughput", letters: int = 60) -> None:
+    """Replies as the server would give them, put into the store."""
+    from quip import oracle
+    from quip.replies import ModelReply
+
+    store = oracle.open_store()
+    for request in requests(what, count, letters):
+        key = request.key("m")
+        if store.get(key) is None:
+            reply = ModelReply(text=TEXT, finish_reason="stop", prompt_tokens=20)
+            store.put(key, "m", reply.model_dump_json(exclude_defaults=True), "bench")
+    store.close()
+
+
+TEXT = "I was so early that the early bird asked me to keep the noise down. " * 3
+
+
+async def serve() -> None:
+    """Answer every call after DELAY seconds, at most SLOTS at once."""
+    from aiohttp import web
+
+    slots = asyncio.Semaphore(SLOTS)
+    choice = {"index": 0, "finish_reason": "stop", "message": {"content": TEXT}}
+    usage = {"prompt_tokens": 20, "completion_tokens": 40}
+    answer = json.dumps({"model": "m", "choices": [choice], "usage": usage}).encode()
+
+    async def chat(request: web.Request) -> web.Response:
+        await request.read()
+        async with slots:
+            await asyncio.sleep(DELAY)
+        return web.Response(body=answer, content_type="application/json")
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", chat)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()
+    print(f"http://127.0.0.1:{runner.addresses[0][1]}/v1", flush=True)
+    await asyncio.Event().wait()
+
+
+MEASURES = {"throughput": throughput, "hits": hits, "memory": memory, "engine": engine}
+
+
+if __name__ == "__main__":
+    main()
