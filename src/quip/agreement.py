@@ -20,6 +20,25 @@ from quip.errors import DataError
 from quip.preference import Debias, flipped, of
 from quip.records import Critique, GoldPair
 
+CHANCE = 0.5
+
+
+def check_proven(audit: Mapping[str, Any], name: str, allowed: str | None) -> None:
+    """Refuse to learn from a critic whose agreement with the gold pairs reaches down to chance.
+
+    `audit` is the content of critic.json, `name` the critic (`learned` or an endpoint), `allowed`
+    the one that is let through all the same. Raises DataError.
+    """
+    low, high = audit["ci95"]
+    if low > CHANCE or allowed == name:
+        return
+    raise DataError(
+        f"critique: the critic '{name}' is not shown to be better than chance: its agreement with "
+        f"the gold pairs is {audit['agreement']:.2f} [{low:.2f}, {high:.2f}]. Choose another "
+        f"(critic.kind, critic.endpoint, critic.prompt), or set critique.unproven to {name} to "
+        "learn from it all the same; the report will say so."
+    )
+
 
 def trusted(audit: Mapping[str, Any], judges: Sequence[str]) -> str:
     """The judge whose word counts where one must: the one that agrees best with the gold pairs.

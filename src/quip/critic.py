@@ -37,6 +37,11 @@ class CriticParams(Section):
     samples: int
 
 
+def named(critic: CriticParams) -> str:
+    """What this critic is called as a judge: `learned`, or its endpoint."""
+    return LEARNED if critic.kind == LEARNED else critic.endpoint
+
+
 class Comparison(NamedTuple):
     """Two texts to compare for one literal, and who wrote them."""
 

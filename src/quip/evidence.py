@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from pydantic import BaseModel
 
 from quip import page
 from quip.errors import DataError
-from quip.records import Critique, Preference, Reference, Response, read_rows
+from quip.records import Critique, Preference, Reference, Response, read_json, read_rows
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -83,16 +82,6 @@ def read_folder(path: Path, missing: list[str]) -> dict[str, Any]:
     if not files:
         missing.append(f"{path}/*.json")
     return {file.stem: read_json(file) for file in files}
-
-
-def read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{path}, line {error.lineno}, column {error.colno}: not JSON ({error.msg}). "
-            "Run the stage that writes it again."
-        ) from None
 
 
 def read_curve(path: Path, missing: list[str]) -> page.Table:

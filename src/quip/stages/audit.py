@@ -15,7 +15,7 @@ from typing import Any
 
 from quip import stage
 from quip.agreement import audit_summary
-from quip.critic import LEARNED, Answers, CriticParams, ask, gold_comparisons
+from quip.critic import LEARNED, Answers, CriticParams, ask, gold_comparisons, named
 from quip.errors import DataError
 from quip.judging import JudgeParams
 from quip.params import Section, load
@@ -38,13 +38,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     def audited(asked: CriticParams) -> tuple[Answers, dict[str, Any]]:
         pairs = held_out(gold, None if asked.kind == LEARNED else params.per_kind)
-        answers = ask(asked, args.reward, gold_comparisons(pairs), f"audit ({name(asked)})")
+        answers = ask(asked, args.reward, gold_comparisons(pairs), f"audit ({named(asked)})")
         found = audit_summary(pairs, answers.rows, debias, params.resamples, params.seed)
-        print(line(name(asked), found))
+        print(line(named(asked), found))
         return answers, {**found, "critic": asked.model_dump(), **answers.spent}
 
     answers, summary = audited(critic)
-    others = {name(judge): audited(judge) for judge in judges}
+    others = {named(judge): audited(judge) for judge in judges}
     write_rows(args.out, [*answers.rows, *(row for a, _ in others.values() for row in a.rows)])
     found = {judge: one for judge, (_, one) in others.items()}
     write_json(args.metrics, {**summary, "debias": debias.model_dump(), "judges": found})
@@ -57,10 +57,6 @@ def who(critic: CriticParams, judge: JudgeParams) -> list[CriticParams]:
         for name in judge.endpoints
     ]
     return [critic, *(other for other in judges if other != critic)]
-
-
-def name(asked: CriticParams) -> str:
-    return LEARNED if asked.kind == LEARNED else asked.endpoint
 
 
 def line(name: str, found: dict[str, Any]) -> str:

@@ -4,8 +4,12 @@ Of an input's k samples the most diverse pair is compared (the paper's section o
 with candidates.compare above 2 every two of the most diverse so many: the critic is asked in both
 orders, and its raw answers are kept. Deciding is the next stage.
 
+A critic that the audit does not show to be better than chance is refused, unless
+critique.unproven names it.
+
     python -m quip.stages.critique --candidates data/candidates.jsonl --reward models/reward \
-        --out data/critique.jsonl --metrics data/metrics/critique.json
+        --audit data/metrics/critic.json --out data/critique.jsonl \
+        --metrics data/metrics/critique.json
 """
 
 from __future__ import annotations
@@ -13,19 +17,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from quip import stage
-from quip.critic import CriticParams, ask
+from quip.agreement import check_proven
+from quip.critic import CriticParams, ask, named
 from quip.errors import DataError, ParamsError
 from quip.params import load
-from quip.records import Candidate, read_rows, write_json, write_rows
+from quip.records import Candidate, read_json, read_rows, write_json, write_rows
 from quip.selection import Compared, CritiqueParams, choose
 
 Params = CritiqueParams
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = stage.arguments(__doc__, argv, "candidates", "reward", "out", "metrics")
+    args = stage.arguments(__doc__, argv, "candidates", "reward", "audit", "out", "metrics")
     params, critic = load("critique", Params), load("critic", CriticParams)
     drawn = load("candidates", Compared)
+    check_proven(read_json(args.audit), named(critic), params.unproven)
     if drawn.compare > drawn.k:
         raise ParamsError(
             f"params.yaml: key 'candidates.compare' is {drawn.compare}, more than the "

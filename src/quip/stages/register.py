@@ -16,7 +16,6 @@ same weights changes nothing.
 
 from __future__ import annotations
 
-import json
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,7 +29,7 @@ from quip.costs import costs
 from quip.errors import DataError, ParamsError
 from quip.lineage import model_digest
 from quip.params import Section, load, read_params
-from quip.records import write_json
+from quip.records import read_json, write_json
 from quip.registry import Student, Version, serving_options
 
 SPLIT = "test"
@@ -81,17 +80,6 @@ def read_arms(sections: Mapping[str, Any]) -> list[str]:
     if not isinstance(arms, list) or not arms or not all(isinstance(arm, str) for arm in arms):
         raise ParamsError(f"params.yaml: key 'arms' is {arms!r}: expected a list of arm names.")
     return arms
-
-
-def read_json(path: Path) -> Any:
-    """A metrics document. Raises DataError with line and column."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise DataError(f"{path}: no such file. Run `dvc repro` (or `dvc pull`).") from None
-    except json.JSONDecodeError as error:
-        where = f"{path}, line {error.lineno}, column {error.colno}"
-        raise DataError(f"{where}: not JSON ({error.msg}). Run `dvc repro`.") from None
 
 
 def judged(

@@ -64,6 +64,7 @@ def render(
             doubts=findings.doubts(found.wtr, critic, found.roles),
             found=found,
             split=SPLIT,
+            few=findings.FEW,
             blocks={
                 name: page.cells(found.wtr.get(name, {})) for name in ("arms", "controls", "duels")
             },
