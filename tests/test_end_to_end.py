@@ -8,10 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
-from quip import trial
+from quip import engine, trial
 
 pytestmark = pytest.mark.slow
 PROJECT = Path(__file__).parent.parent
@@ -143,6 +144,13 @@ def test_quip_results_prints_the_table(small: Path) -> None:
     assert shown.returncode == 0, shown.stderr[-2000:]
     assert "dpo" in shown.stdout
     assert "report.html" in shown.stdout
+
+
+def test_the_engine_listens_on_the_loopback_only(small: Path) -> None:
+    with engine.serving("qwen2.5-coder-1.5b-instruct-q4_k_m", 1) as base_url:
+        found = psutil.Process().net_connections(kind="inet")
+        assert base_url.startswith("http://127.0.0.1:")
+        assert {end.laddr.ip for end in found if end.status == psutil.CONN_LISTEN} == {"127.0.0.1"}
 
 
 def test_a_key_in_the_environment_is_written_nowhere(small: Path) -> None:
