@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import signal
@@ -163,6 +164,17 @@ def test_what_no_retry_can_mend_is_said_at_once(project: Project, status: int, s
             ask(500)
         assert server.requests <= 4
         assert caught.value.exit_code == 3
+
+
+def test_rows_that_fail_together_end_in_one_line(
+    project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    nowhere = {"base_url": "http://127.0.0.1:9/v1", "model": "m", "retries": 0}
+    project(endpoints={"scripted": nowhere})
+    with pytest.raises(EndpointError, match="nothing answers there"):
+        ask(8)
+    gc.collect()
+    assert not caplog.records
 
 
 def test_used_up_credit_is_not_waited_for(project: Project) -> None:

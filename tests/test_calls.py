@@ -132,6 +132,7 @@ stages:
     matrix: {{arm: [sft]}}
     cmd: {sys.executable} -m quip.stages.judge --arm sft --responses responses.jsonl
       --references references.jsonl --reward none --out data/verdicts/sft.jsonl
+      --metrics data/metrics/judge_sft.json
     deps: [responses.jsonl, references.jsonl]
     params: [judge]
     outs: [data/verdicts/sft.jsonl]

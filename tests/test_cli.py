@@ -297,7 +297,7 @@ def test_the_plan_counts_the_calls_of_every_role() -> None:
         sections["audit"]["per_kind"] = 20
 
     works = plan.plan(sections_with(small), DATA)
-    assert work(works, "teacher").calls == 80 + 10 + 40 + 20
+    assert work(works, "teacher").calls == 170
     assert work(works, "audit").calls == 2 * (20 + 10)
     assert work(works, "critique").calls == 2 * 100
     assert work(works, "judge@dpo").calls == 2 * 60
@@ -328,7 +328,7 @@ def test_a_learned_critic_is_asked_for_nothing_but_its_training() -> None:
 
     works = plan.plan(sections_with(learned), DATA)
     assert work(works, "reward").seconds > 0
-    assert {w.stage for w in works if w.role == "critic"} == {"audit"}
+    assert not [w for w in works if w.role == "critic"]
     assert work(works, "audit").calls == 2 * (20 + 10)
 
 
@@ -361,7 +361,7 @@ def test_an_endpoint_without_log_probabilities_is_asked_more_often() -> None:
 def test_money_follows_from_prices_and_tokens() -> None:
     teacher = work(plan.plan(sections_with(hosted), DATA), "teacher")
     assert teacher.money == pytest.approx((teacher.tokens_in * 2 + teacher.tokens_out * 8) / 1e6)
-    assert teacher.seconds == pytest.approx(150 * plan.REMOTE_SECONDS["teacher"] / 10)
+    assert teacher.seconds == pytest.approx(170 * plan.REMOTE_SECONDS["teacher"] / 10)
     assert sum(w.money for w in plan.plan(sections_with(), DATA)) == 0
 
 
@@ -375,7 +375,7 @@ def test_tokens_are_those_of_earlier_calls_where_there_were_any() -> None:
     sections = sections_with(hosted)
     measured = replace(DATA, sizes={("m", "teacher"): (321.5, 45.0)})
     teacher = work(plan.plan(sections, measured), "teacher")
-    assert (teacher.tokens_in, teacher.tokens_out) == (48225, 6750)
+    assert (teacher.tokens_in, teacher.tokens_out) == (54655, 7650)
     reply = ModelReply(text="a", finish_reason="stop", prompt_tokens=10, completion_tokens=4)
     silent = ModelReply(text="a", finish_reason="stop")
     larger = reply.model_copy(update={"prompt_tokens": 20})

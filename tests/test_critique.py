@@ -139,12 +139,12 @@ def test_a_critic_at_chance_is_refused_unless_it_is_named(
     server: ChatServer, scripted_project: Project
 ) -> None:
     server.answer = likes(len)
-    write_rows("candidates.jsonl", candidates("t1", "dull a b", "fun c d"))
     scripted_project(critique={"unproven": "another"})
     with pytest.raises(DataError, match=r"'scripted' is not shown .* 0\.60 \[0\.50, 0\.70\]"):
         run(low=0.5)
     assert not server.asked
     scripted_project(critique={"unproven": "scripted"})
+    write_rows("candidates.jsonl", candidates("t1", "dull a b", "fun c d"))
     run(low=0.5)
     assert len(server.asked) == 2
 

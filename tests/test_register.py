@@ -143,7 +143,7 @@ def test_a_version_points_to_its_training_run_and_says_what_it_is_worth(project:
     assert found.data.metrics["test.score.embedded"] == 0.4
     assert found.data.metrics["ood.wtr.embedded"] == 0.5
     assert found.data.metrics["critic.agreement"] == 0.8
-    assert [a.path for a in client().list_artifacts(run.id)] == ["report.html"]
+    assert [a.path for a in client().list_artifacts(run.id)] == ["calls.json", "report.html"]
     assert (found.info.status, found.info.end_time) == ("FINISHED", before.end_time)
 
 

@@ -134,8 +134,9 @@ class Asking:
     async def settle(self, tasks: set[asyncio.Task[None]]) -> set[asyncio.Task[None]]:
         done, left = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         tasks -= done
-        for task in done:
-            task.result()
+        errors = [error for task in done if (error := task.exception()) is not None]
+        if errors:
+            raise errors[0]
         return left
 
     async def land(self, tasks: set[asyncio.Task[None]]) -> None:

@@ -68,13 +68,13 @@ def direction(cell: Numbers) -> str:
     longer for a difference that is gone at equal length."""
     if cell["n"] < FEW:
         return "few"
-    plain, controlled = side(cell["score_ci95"]), side(cell.get("score_at_length_ci95"))
-    return plain if controlled in (plain, None) else "longer" if plain != "open" else "open"
+    plain = side(cell["score_ci95"])
+    known = "score_at_length_ci95" in cell
+    controlled = side(cell["score_at_length_ci95"]) if known else plain
+    return plain if controlled == plain or plain == "open" else "longer"
 
 
-def side(ends: Sequence[float] | None) -> str | None:
-    if ends is None:
-        return None
+def side(ends: Sequence[float]) -> str:
     return "better" if ends[0] > CHANCE else "worse" if ends[1] < CHANCE else "open"
 
 

@@ -217,10 +217,10 @@ def write_rows(path: str | Path, rows: Iterable[BaseModel]) -> int:
     return count
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: str | Path) -> Any:
     """A JSON document, such as metrics. Raises DataError with line and column."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError:
         raise DataError(f"{path}: no such file. Run `dvc repro` (or `dvc pull`).") from None
     except json.JSONDecodeError as error:

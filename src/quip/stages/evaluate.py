@@ -142,8 +142,9 @@ def between_judges(
     tables = {}
     for one, other in combinations(sorted(said), 2):
         if both := [key for key in said[one] if key in said[other]]:
-            pair = ([said[judge][key] for key in both] for judge in (one, other))
-            tables[f"{one} and {other}"] = between(*pair, settings.resamples, settings.seed)
+            first, second = ([said[judge][key] for key in both] for judge in (one, other))
+            agreed = between(first, second, settings.resamples, settings.seed)
+            tables[f"{one} and {other}"] = agreed
     return tables
 
 
@@ -243,7 +244,7 @@ def table(result: dict[str, Any]) -> str:
     ):
         if result[block]:
             lines += [f"{title}", *(line(*row) for row in flat(result[block]))]
-    lines += [f"judges {pair}: {kappa(found)}" for pair, found in result["judges"].items()]
+    lines += [f"judges {pair}: {kappa(found)}" for pair, found in result.get("judges", {}).items()]
     return "\n".join(lines)
 
 
