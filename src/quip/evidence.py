@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from quip import page
+from quip.documents import read_json
 from quip.errors import DataError
-from quip.records import Critique, Preference, Reference, Response, read_json, read_rows
+from quip.records import Critique, Preference, Reference, Response, read_rows
 
 R = TypeVar("R", bound=BaseModel)
 

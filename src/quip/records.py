@@ -217,17 +217,6 @@ def write_rows(path: str | Path, rows: Iterable[BaseModel]) -> int:
     return count
 
 
-def read_json(path: str | Path) -> Any:
-    """A JSON document, such as metrics. Raises DataError with line and column."""
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError:
-        raise DataError(f"{path}: no such file. Run `dvc repro` (or `dvc pull`).") from None
-    except json.JSONDecodeError as error:
-        where = f"{path}, line {error.lineno}, column {error.colno}"
-        raise DataError(f"{where}: not JSON ({error.msg}). Run `dvc repro`.") from None
-
-
 def write_json(path: str | Path, value: Any) -> None:
     """Write a JSON document, whole or not at all, keys in the order given."""
     with atomic(path) as handle:

@@ -19,9 +19,10 @@ from collections.abc import Sequence
 from quip import stage
 from quip.agreement import check_proven
 from quip.critic import CriticParams, ask, named
+from quip.documents import read_json
 from quip.errors import DataError, ParamsError
 from quip.params import load
-from quip.records import Candidate, read_json, read_rows, write_json, write_rows
+from quip.records import Candidate, read_rows, write_json, write_rows
 from quip.selection import Compared, CritiqueParams, choose
 
 Params = CritiqueParams

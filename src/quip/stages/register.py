@@ -26,10 +26,11 @@ from filelock import FileLock
 from quip import promotions, registry, stage, tracking, trail
 from quip.agreement import trusted
 from quip.costs import costs
+from quip.documents import read_json
 from quip.errors import DataError, ParamsError
 from quip.lineage import model_digest
 from quip.params import Section, load, read_params
-from quip.records import read_json, write_json
+from quip.records import write_json
 from quip.registry import Student, Version, serving_options
 
 SPLIT = "test"
