@@ -235,7 +235,7 @@ def flat(block: dict[str, Cells]) -> Iterator[tuple[str, str, str, dict[str, Any
 
 def table(result: dict[str, Any]) -> str:
     """The summary a person reads in the terminal, one line a cell."""
-    head = f"{'':<18}{'split':<6}{'judge':<14}{'WTR':<20}{'score':<20}{'W/T/L %':<12}{'n':>5}"
+    head = f"{'':<20}{'split':<6}{'judge':<14}{'WTR':<20}{'score':<20}{'W/T/L %':<12}{'n':>5}"
     lines = [head]
     for title, block in (
         ("against the teacher", "arms"),
@@ -255,7 +255,7 @@ def kappa(found: Mapping[str, Any]) -> str:
 def line(name: str, split: str, judge: str, cell: dict[str, Any]) -> str:
     shares = "/".join(f"{100 * cell[key]:.0f}" for key in OUTCOMES)
     return (
-        f"  {name:<16}{split:<6}{judge:<14}{bracket(cell['wtr'], cell['ci95']):<20}"
+        f"  {name:<18}{split:<6}{judge:<14}{bracket(cell['wtr'], cell['ci95']):<20}"
         f"{bracket(cell['score'], cell['score_ci95']):<20}{shares:<12}{cell['n']:>5}"
     )
 
