@@ -161,7 +161,7 @@ def settings(base: Path, url: str) -> dict[str, Any]:
         "critic": {"kind": "mcp", "endpoint": "scripted", "prompt": "critic", "samples": 1},
         "debias": {"method": "log_odds", "scale": 1.0, "per_word": -A_WORD},
         "candidates": {"k": 4, "best_of_inputs": 1, "best_of": 1, "max_new_tokens": 16},
-        "critique": {"length_ratio": [0.8, 1.25]},
+        "critique": {"length_ratio": [0.8, 1.25], "unproven": "scripted"},
         "align": learning,
         "baseline": learning,
         "respond": {"splits": ["test"], "num_beams": 2, "max_new_tokens": 16},
