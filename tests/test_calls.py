@@ -8,6 +8,7 @@ import random
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -165,6 +166,30 @@ def test_a_lost_store_comes_back_from_outputs_that_are_up_to_date(project: Proje
         assert "teacher: 0 replies" in quip("rebuild").stdout
         make(teacher={"endpoint": "scripted", "train_inputs": None, "temperature": 0.3})
         assert "teacher: not up to date, left out" in quip("rebuild").stdout
+
+
+def test_after_kill_9_of_dvc_alone_a_second_repro_waits_for_the_orphaned_stage(
+    project: Project,
+) -> None:
+    with FaultyServer(delay=0.5) as server:
+        entry = {"base_url": server.url, "model": "m", "concurrency": 1}
+        project(
+            endpoints={"scripted": entry}, teacher={"endpoint": "scripted", "train_inputs": None}
+        )
+        lay_out()
+        dvc("init", "--no-scm")
+        repro = [sys.executable, "-m", "dvc", "repro", "teacher"]
+        first = subprocess.Popen(repro, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while server.requests < 2:
+            time.sleep(0.01)
+        first.kill()
+        first.wait()
+        second = subprocess.run(repro, capture_output=True, text=True)
+        assert second.returncode == 0, second.stderr[-2000:]
+        assert "another process still runs this stage here; waiting" in second.stdout
+        assert "8 of 8 replies from the store" in second.stdout
+        assert set(server.answered.values()) == {1}
+        assert len(Path(TAUGHT).read_text().splitlines()) == server.requests == 8
 
 
 TAUGHT, JUDGED = "data/teacher/replies.jsonl", "data/verdicts/sft.jsonl"
