@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -158,3 +159,30 @@ def test_a_key_in_the_environment_is_written_nowhere(small: Path) -> None:
     assert len(files) > 100
     leaks = [path for path in files if CANARY.encode() in path.read_bytes()]
     assert not leaks
+
+
+def git(folder: Path, *words: str) -> None:
+    who = ["-c", "user.name=tester", "-c", "user.email=tester@example.org"]
+    subprocess.run(["git", *who, *words], cwd=folder, check=True, capture_output=True)
+
+
+def test_a_colleague_s_clone_pulls_everything_and_runs_only_what_changes(
+    small: Path, tmp_path: Path
+) -> None:
+    remote, clone = tmp_path / "remote", tmp_path / "clone"
+    dvc(small, "remote", "add", "--force", "--default", "shared", str(remote))
+    git(small, "add", "--all")
+    git(small, "commit", "--message", "a small run")
+    dvc(small, "push")
+    git(small, "clone", str(small), str(clone))
+    dvc(clone, "pull")
+    assert "Running stage" not in dvc(clone, "repro")
+    params = clone / "params.yaml"
+    wanted = yaml.safe_load(params.read_text(encoding="utf-8"))
+    wanted["evaluate"]["resamples"] += 1
+    params.write_text(yaml.safe_dump(wanted, sort_keys=False), encoding="utf-8")
+    ran = re.findall(r"Running stage '(.+)'", dvc(clone, "repro"))
+    assert ran == ["evaluate", "report", "register"]
+    registered = json.loads((clone / "data/registry.json").read_text(encoding="utf-8"))
+    assert registered["dpo"]["aliases"] or registered["sft"]["aliases"]
+    assert not (clone / ".quip" / "calls.journal").exists()
