@@ -27,7 +27,7 @@ SLOTS, DELAY = 64, 0.2
 CEILING = 96
 """Calls in flight at most: more than the slots, which no client knows."""
 CALLS, ROWS, HITS = 5_000, 36_000, 20_000
-COMPARISONS = 12
+COMPARISONS = 20
 
 
 def main() -> None:
