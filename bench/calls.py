@@ -64,7 +64,8 @@ def compare(engine: bool) -> None:
 
 
 def write_params(folder: Path, url: str) -> None:
-    entry = {"base_url": url, "model": "m", "concurrency": CEILING, "price_in": 1.0, "price_out": 1.0}
+    prices = {"price_in": 1.0, "price_out": 1.0}
+    entry = {"base_url": url, "model": "m", "concurrency": CEILING, **prices}
     embedded = {"base_url": "embedded", "model": "qwen2.5-coder-1.5b-instruct-q4_k_m"}
     sections = {"endpoints": {"loopback": entry, "embedded": {**embedded, "concurrency": 6}}}
     (folder / "params.yaml").write_text(yaml.safe_dump(sections))
