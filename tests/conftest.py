@@ -7,7 +7,7 @@ import math
 import re
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -198,21 +198,29 @@ def tiny_student(tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tiny_weights
 
 
-def make_tiny_student(folder: Path) -> None:
-    import torch
+def byte_bpe(size: int, special: list[str], texts: Iterable[str]) -> Any:
+    """A byte-level BPE tokenizer of at most `size` tokens, trained on `texts`."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=300,
-        special_tokens=["<unk>", "</s>"],
+        vocab_size=size,
+        special_tokens=special,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(["Literal: I missed my bus.", "Funny: my bus missed me"], trainer)
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def make_tiny_student(folder: Path) -> None:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    texts = ["Literal: I missed my bus.", "Funny: my bus missed me"]
+    tokenizer = byte_bpe(300, ["<unk>", "</s>"], texts)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token="</s>", unk_token="<unk>", pad_token="</s>"
     )
@@ -247,21 +255,12 @@ def tiny_bart(bart_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def make_tiny_bart(folder: Path) -> None:
     import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from tokenizers import processors
     from transformers import BartConfig, BartForConditionalGeneration, PreTrainedTokenizerFast
 
     special = ["<s>", "<pad>", "</s>", "<unk>"]  # the places they have in BART's vocabulary
-    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400,
-        special_tokens=special,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
     rows = LITERALS.read_text(encoding="utf-8").splitlines()
-    tokenizer.train_from_iterator((json.loads(row)["text"] for row in rows if row), trainer)
+    tokenizer = byte_bpe(400, special, (json.loads(row)["text"] for row in rows if row))
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )

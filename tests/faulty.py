@@ -13,7 +13,7 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 Body = dict[str, Any]
 
@@ -60,18 +60,12 @@ def reply(body: Body) -> Body:
     return {"model": f"hub/{body['model']}-2026-01-01", "choices": [choice], "usage": usage}
 
 
-class FaultyServer:
-    """`with FaultyServer() as server:`; counts what it was asked and what it answered in full."""
+class LoopServer:
+    """`with` a server: an event loop in a thread, from `open` (which sets `url`) to `close`."""
 
-    def __init__(self, faults: bool = False, delay: float = 0.0) -> None:
-        self.faults, self.delay = faults, delay
-        self.tries, self.said, self.answered = Counter[str](), Counter[str](), Counter[str]()
-        self.in_flight = self.most_in_flight = self.requests = 0
-        self.restart_at: int | None = None
-        self.connections: set[asyncio.StreamWriter] = set()
-        self.answer: Callable[[Body], tuple[int, bytes, dict[str, str]] | None] = lambda body: None
+    url: str
 
-    def __enter__(self) -> FaultyServer:
+    def __enter__(self) -> Self:
         ready = threading.Event()
         self.thread = threading.Thread(target=lambda: asyncio.run(self.main(ready)), daemon=True)
         self.thread.start()
@@ -84,11 +78,35 @@ class FaultyServer:
 
     async def main(self, ready: threading.Event) -> None:
         self.loop, self.stopping = asyncio.get_running_loop(), asyncio.Event()
+        await self.open()
+        ready.set()
+        await self.stopping.wait()
+        await self.close()
+
+    async def open(self) -> None:
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        raise NotImplementedError
+
+
+class FaultyServer(LoopServer):
+    """`with FaultyServer() as server:`; counts what it was asked and what it answered in full."""
+
+    def __init__(self, faults: bool = False, delay: float = 0.0) -> None:
+        self.faults, self.delay = faults, delay
+        self.tries, self.said, self.answered = Counter[str](), Counter[str](), Counter[str]()
+        self.in_flight = self.most_in_flight = self.requests = 0
+        self.restart_at: int | None = None
+        self.connections: set[asyncio.StreamWriter] = set()
+        self.answer: Callable[[Body], tuple[int, bytes, dict[str, str]] | None] = lambda body: None
+
+    async def open(self) -> None:
         self.server = await asyncio.start_server(self.serve, "127.0.0.1", 0)
         self.port = self.server.sockets[0].getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}/v1"
-        ready.set()
-        await self.stopping.wait()
+
+    async def close(self) -> None:
         self.drop()
 
     def drop(self) -> None:

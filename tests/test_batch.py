@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from faulty import Body, reply
+from faulty import Body, LoopServer, reply
 from quip import batch, oracle, stage
 from quip.errors import EndpointError
 from quip.replies import ModelReply, Request
@@ -21,7 +19,7 @@ Project = Callable[..., Path]
 N = 12
 
 
-class BatchServer:
+class BatchServer(LoopServer):
     """An endpoint with files and batches. A batch is answered by `finish`."""
 
     def __init__(self) -> None:
@@ -30,19 +28,7 @@ class BatchServer:
         self.online: list[Body] = []
         self.spoil: Callable[[dict[str, Any]], bytes | None] = good
 
-    def __enter__(self) -> BatchServer:
-        ready = threading.Event()
-        self.thread = threading.Thread(target=lambda: asyncio.run(self.main(ready)), daemon=True)
-        self.thread.start()
-        assert ready.wait(10)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.loop.call_soon_threadsafe(self.stopping.set)
-        self.thread.join()
-
-    async def main(self, ready: threading.Event) -> None:
-        self.loop, self.stopping = asyncio.get_running_loop(), asyncio.Event()
+    async def open(self) -> None:
         app = web.Application()
         app.router.add_post("/v1/files", self.upload)
         app.router.add_get("/v1/files/{name}/content", self.download)
@@ -50,14 +36,13 @@ class BatchServer:
         app.router.add_get("/v1/batches", self.known)
         app.router.add_get("/v1/batches/{name}", self.look)
         app.router.add_post("/v1/chat/completions", self.chat)
-        runner = web.AppRunner(app)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-        ready.set()
-        await self.stopping.wait()
-        await runner.cleanup()
+        self.runner = web.AppRunner(app)
+        await self.runner.setup()
+        await web.TCPSite(self.runner, "127.0.0.1", 0).start()
+        self.url = f"http://127.0.0.1:{self.runner.addresses[0][1]}/v1"
+
+    async def close(self) -> None:
+        await self.runner.cleanup()
 
     async def upload(self, request: web.Request) -> web.Response:
         form = await request.post()

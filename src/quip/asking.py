@@ -19,7 +19,7 @@ from quip.batch import Batches
 from quip.client import Client, Passing
 from quip.endpoints import api_key
 from quip.errors import EndpointError, ParamsError
-from quip.ledger import Prices, prices
+from quip.ledger import LETTERS_PER_TOKEN, Prices, prices
 from quip.limits import Gate
 from quip.progress import Progress
 from quip.replies import BadReply, ModelReply, Refused, Request, Usage, read_reply
@@ -206,7 +206,7 @@ class Asking:
         """One try: within the budget, through the gate, checked, stored."""
         most = await self.reserve(request)
         try:
-            tokens = request.letters() / 4 + request.max_tokens
+            tokens = request.letters() / LETTERS_PER_TOKEN + request.max_tokens
             await self.gate.enter(tokens)
             began, seconds = time.monotonic(), None
             try:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from quip import measures, preference, promotions, registry, wtr
-from quip.agreement import trusted
+from quip.agreement import CHANCE, trusted
 from quip.critic import LEARNED, Comparison
 from quip.errors import DataError, QuipError
 from quip.judging import JudgeParams, verdicts
@@ -27,7 +27,6 @@ from quip.registry import HASH_TAG
 from quip.tracking import Store, clean
 
 SPLIT = "test"
-CHANCE = 0.5
 REGISTRY = Path("data/registry.json")
 RESULTS = Path("data/metrics/wtr.json")
 AUDIT = Path("data/metrics/critic.json")

@@ -22,14 +22,13 @@ from quip import oracle, prompts
 from quip.critic import LEARNED
 from quip.endpoints import Endpoint
 from quip.errors import ParamsError
-from quip.ledger import prices
+from quip.ledger import LETTERS_PER_TOKEN, prices
 from quip.params import check
 from quip.records import Exemplar, GoldPair, LiteralText, Split, read_rows
 from quip.replies import ModelReply, Usage
 from quip.rounds import FEEDBACK_ARMS
 from quip.store import Record
 
-LETTERS_PER_TOKEN = 4.0
 LETTERS_SHOWN = 110
 """Letters of a typical paraphrase."""
 TOKENS_AROUND = 12
