@@ -11,7 +11,7 @@ export DVC_NO_ANALYTICS := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help setup weights run try test check clean
+.PHONY: help setup weights run try test slow check bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,6 +39,9 @@ try: weights  ## the same pipeline on little data, in a folder of its own (a few
 
 test: setup  ## the fast tests
 	$(BIN)/python -m pytest -m "not slow"
+
+slow: weights  ## the tests with real weights and a real `dvc repro` (ten minutes)
+	$(BIN)/python -m pytest -m slow
 
 check: setup  ## linters and types
 	$(BIN)/ruff check .

@@ -32,7 +32,9 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def own_environment(folder: Path) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_"))}
-    return {**kept, "PYTHONPATH": str(folder / "src")}
+    tools = Path(sys.executable).parent  # the stages call `python`: this one, in a bare shell too
+    path = f"{tools}{os.pathsep}{kept['PATH']}"
+    return {**kept, "PATH": path, "PYTHONPATH": str(folder / "src")}
 
 
 def quip(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
