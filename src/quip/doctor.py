@@ -2,58 +2,44 @@
 
 from __future__ import annotations
 
-import fcntl
+import filecmp
 import importlib
-import json
-import os
 import pkgutil
 import re
-import shutil
-import sqlite3
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
-from urllib.parse import unquote, urlsplit
+from typing import Any
 
 from pydantic import BaseModel
 
-from quip import params, stage, tracking, weights
-from quip.errors import ParamsError, QuipError
+from quip import params, weights
+from quip.endpoints import endpoint
+from quip.errors import ParamsError
 from quip.pins import MODELS
+from quip.reaching import addresses, keys, roles_endpoints
+from quip.remedy import Finding
+from quip.upkeep import calls, database, disk, dvc_locks, stages_at_work
 
 OLDEST = (3, 11)
-FREE_GIB = 6
 PACKAGES = ("dvc", "mlflow", "torch", "transformers", "trl", "aiohttp", "xllamacpp", "pydantic")
 REQUIREMENTS = Path("requirements.txt")
-
-Level = Literal["ok", "note", "mend"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """`mend` stops a run; a `note` is worth knowing and mends itself or may stay."""
-
-    level: Level
-    what: str
-    remedy: str = ""
-
-    def line(self) -> str:
-        return f"{self.level:<5}{self.what}{f' -> {self.remedy}' if self.remedy else ''}"
 
 
 def examine() -> list[Finding]:
     checks = (
         python,
         packages,
+        code,
         weight_files,
         parameters,
         keys,
+        addresses,
         pipeline,
         disk,
+        calls,
         database,
         dvc_locks,
         stages_at_work,
@@ -98,6 +84,19 @@ def strays(wanted: dict[str, str | None]) -> Iterator[tuple[str, str | None]]:
             continue
         if pin and found.partition("+")[0] != pin.partition("+")[0]:
             yield name, f"{found} (pinned {pin})"
+
+
+def code() -> Iterator[Finding]:
+    """The code that runs is this checkout's: DVC watches src/quip here, whatever is imported."""
+    own, imported = Path("src/quip"), Path(__file__).parent
+    if not own.is_dir() or own.resolve() == imported:
+        return
+    names = [file.relative_to(own) for file in sorted(own.rglob("*.py"))]
+    _, differing, absent = filecmp.cmpfiles(own, imported, map(str, names), shallow=False)
+    if differing or absent:
+        what = f"`python` runs the quip of {imported}, whose {[*differing, *absent][0]} is another"
+        remedy = "`export PYTHONPATH=$PWD/src`, or `make setup` and this project's own .venv"
+        yield Finding("mend", what, remedy)
 
 
 def weight_files() -> Iterator[Finding]:
@@ -157,8 +156,6 @@ def module_of(stage_name: str) -> Any:
 
 
 def parameter_mistakes(models: dict[str, type[BaseModel]]) -> Iterator[str]:
-    from quip.endpoints import endpoint
-
     try:
         sections = params.read_params()
     except ParamsError as error:
@@ -181,26 +178,6 @@ def parameter_mistakes(models: dict[str, type[BaseModel]]) -> Iterator[str]:
             yield str(error)
 
 
-def keys() -> Iterator[Finding]:
-    """The key variable of every endpoint that some role uses. Its value is never looked at."""
-    try:
-        used, table = roles_endpoints(params.read_params())
-    except QuipError:
-        return  # said by `parameters`
-    for name in used:
-        variable = (table.get(name) or {}).get("api_key_env")
-        if variable and not os.environ.get(variable):
-            yield Finding(
-                "mend", f"endpoint '{name}': {variable} is not set", f"`export {variable}=...`"
-            )
-
-
-def roles_endpoints(sections: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
-    names = [(sections.get(role) or {}).get("endpoint") for role in ("teacher", "critic")]
-    names += (sections.get("judge") or {}).get("endpoints") or []
-    return sorted({str(name) for name in names if name}), sections.get("endpoints") or {}
-
-
 def pipeline() -> Iterator[Finding]:
     for name, remedy in (
         (".dvc", "run from the root of a clone, or `dvc init` there"),
@@ -212,94 +189,3 @@ def pipeline() -> Iterator[Finding]:
         yield Finding("ok", "dvc.lock")
     else:
         yield Finding("note", "dvc.lock: nothing has run here yet", "`make run`")
-
-
-def disk() -> Iterator[Finding]:
-    free = shutil.disk_usage(stage.root()).free / 2**30
-    what = f"{free:,.0f} GiB free on the disk of {stage.root()}"
-    if free >= FREE_GIB:
-        yield Finding("ok", what)
-    else:
-        remedy = f"a run wants {FREE_GIB}; `dvc gc --workspace` drops what no stage needs"
-        yield Finding("mend", what, remedy)
-
-
-def database() -> Iterator[Finding]:
-    """The tracking store: whole, and its artifacts still where the addresses say."""
-    file = tracking.database()
-    if file is None:
-        yield Finding("ok", "MLflow store: MLFLOW_TRACKING_URI names a server")
-    elif not file.exists():
-        yield Finding("note", "mlflow.db is not there yet", "made by the first training stage")
-    else:
-        yield examine_database(file)
-
-
-def examine_database(file: Path) -> Finding:
-    aside = f"`mv {file.name} {file.name}.bad`, then `dvc repro -f -s register`"
-    try:
-        with sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True) as rows:
-            (state,) = rows.execute("PRAGMA quick_check(1)").fetchone()
-            rows.execute("SELECT version_num FROM alembic_version").fetchone()
-            query = "SELECT artifact_location FROM experiments WHERE name = ?"
-            found = rows.execute(query, (tracking.EXPERIMENT,)).fetchone()
-    except sqlite3.Error as error:
-        return Finding("mend", f"{file.name} cannot be read ({error})", aside)
-    if state != "ok":
-        return Finding("mend", f"{file.name} is damaged ({state})", aside)
-    if found and moved(found[0]):
-        what = f"{file.name} points to {found[0]}: this checkout was moved"
-        return Finding("note", what, "`dvc repro -f -s register` registers the models anew")
-    return Finding("ok", file.name)
-
-
-def moved(location: str) -> bool:
-    parts = urlsplit(location)
-    here = tracking.artifacts() == location
-    return parts.scheme == "file" and not here and not Path(unquote(parts.path)).exists()
-
-
-def dvc_locks() -> Iterator[Finding]:
-    """DVC frees its locks when it dies, but for a read-write table that a kill cut in two and
-    for hard-linked locks (`core.hardlink_lock`), which outlive their owner."""
-    lock, table = Path(".dvc/tmp/lock"), Path(".dvc/tmp/rwlock")
-    if lock.is_file() and held(lock):
-        yield Finding("note", "another dvc is at work here", "wait for it to end")
-    elif lock.is_file() and (owner := dead_owner(lock)):
-        yield Finding("mend", f"{lock} is held by dead process {owner}", f"`rm {lock}`")
-    if table.is_file() and not is_json(table):
-        yield Finding("mend", f"{table} is cut off", f"with no dvc running, `rm {table}`")
-
-
-def held(file: Path) -> bool:
-    """Whether some process holds the lock of `file`."""
-    with file.open("r+b") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
-
-
-def dead_owner(lock: Path) -> int | None:
-    """The process named in a hard-linked lock file (`path:host:pid:random`), if it is gone."""
-    found = re.search(r":([^:]+):(\d+):\d+\s*$", lock.read_text("utf-8", errors="replace"))
-    here = found and found.group(1) == os.uname().nodename
-    return (
-        int(found.group(2)) if found and here and not tracking.alive(int(found.group(2))) else None
-    )
-
-
-def is_json(file: Path) -> bool:
-    try:
-        json.loads(file.read_text("utf-8") or "{}")
-    except ValueError:
-        return False
-    return True
-
-
-def stages_at_work() -> Iterator[Finding]:
-    for file in sorted(Path(".quip/locks").glob("*.lock")):
-        if held(file):
-            what = f"stage {file.stem} is still running in another process"
-            yield Finding("note", what, "`dvc repro` waits for it")
