@@ -1,4 +1,4 @@
-# Two commands: `make run` (the whole job) and `make test`. Both set up what they need.
+# Two commands: `make run` (the whole job) and `make test` (develop.mk). Both set up what they need.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,7 +11,7 @@ export DVC_NO_ANALYTICS := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help setup weights run try test slow check bench clean
+.PHONY: help setup weights run try clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,19 +37,7 @@ run: weights  ## the main job: dvc repro, then the result table
 try: weights  ## the same pipeline on little data, in a folder of its own (a few minutes)
 	@quip try
 
-test: setup  ## the fast tests
-	$(BIN)/python -m pytest -m "not slow"
-
-slow: weights  ## the tests with real weights and a real `dvc repro` (ten minutes)
-	$(BIN)/python -m pytest -m slow
-
-check: setup  ## linters and types
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-
-bench: weights  ## how fast the endpoint client and the embedded engine are (minutes)
-	$(BIN)/python bench/calls.py --engine
-
 clean:  ## remove the environment and local scratch; outputs, calls and MLflow stay
 	rm -rf $(VENV) .quip/checkpoints .pytest_cache .mypy_cache .ruff_cache
+
+-include develop.mk

@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 from quip import prompts, tracking
+from quip.packs import overlaid
 from quip.params import read_params
-from quip.trial import overlaid
 
 LITERALS = Path(__file__).parent.parent / "data" / "raw" / "literals.jsonl"
 SHIPPED_PARAMS = Path(__file__).parent.parent / "params.yaml"

@@ -15,10 +15,10 @@ from conftest import CRITIC_PROMPT, ChatServer, likes
 from quip import gate, promotions, prompts, registry, tracking
 from quip.cli import app
 from quip.lineage import model_digest
+from quip.packs import overlaid
 from quip.params import read_params
 from quip.records import LiteralText, Response, write_rows
 from quip.registry import Student
-from quip.trial import overlaid
 from test_register import NAME, write
 
 SHIPPED = Path(__file__).parent.parent / "params.yaml"

@@ -25,10 +25,10 @@ import yaml
 
 from conftest import CRITIC_PROMPT, SHIPPED_PARAMS, Body, ChatServer, chat, likes, shown
 from quip import prompts, rounds, wtr
+from quip.packs import overlaid
 from quip.params import read_params
 from quip.preference import Debias, flipped, of
 from quip.records import Critique, GoldPair, Response, read_rows, write_rows
-from quip.trial import overlaid
 from walking import ROOT, expanded, run, walk
 
 pytestmark = pytest.mark.slow

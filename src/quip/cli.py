@@ -208,20 +208,50 @@ def lay_out_rounds(
 
 @app.command(name="try")
 def small(
-    folder: Annotated[Path, typer.Option(help="Where the small project is laid out.")] = Path(
-        ".quip/try"
-    ),
+    pack: Annotated[
+        str | None, typer.Option(help="Another skill: a folder under packs, or a path.")
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where; .quip/try (or .quip/try-PACK) when left out.")
+    ] = None,
 ) -> None:
     """The whole pipeline on little data, in a folder of its own (params.try.yaml)."""
-    from quip import trial
+    from quip import packs, trial
 
-    trial.make(Path.cwd(), folder)
+    found = packs.find(Path.cwd(), pack) if pack else None
+    folder = folder or Path(".quip", f"try-{found.name}" if found else "try")
+    trial.make(Path.cwd(), folder, found)
     code = trial.repro(folder.resolve())
     if code:
         raise typer.Exit(code)
     os.chdir(folder)
     times()
     results()
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="A folder that is empty or not there yet.")],
+    pack: Annotated[
+        str | None,
+        typer.Option(help="The skill to start from: a folder under packs, or a path."),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(exists=True, help="Sentences of your own: .csv, .tsv, .json, .jsonl, .txt."),
+    ] = None,
+    column: Annotated[str | None, typer.Option(help="The column of --data to read.")] = None,
+) -> None:
+    """Lay out this pipeline in FOLDER, a git repository of its own, for your data and task."""
+    from quip import packs, starting
+
+    project = Path.cwd()
+    found = packs.find(project, pack) if pack else None
+    counts = starting.start(project, folder, found, data, column)
+    parts = ", ".join(f"{part} {counts[part]}" for part in ("train", "val", "test"))
+    typer.echo(f"{folder}: sentences {parts}\nNext:")
+    for line in (f"cd {folder}", 'git commit --message "A student of my own"', "make run"):
+        typer.echo(f"  {line}")
 
 
 @app.command()
