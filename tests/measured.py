@@ -12,8 +12,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from quip import rounds
 from quip.records import (
     Answer,
+    Candidate,
     Critique,
     Meaning,
     Preference,
@@ -143,8 +145,19 @@ def write(
             for key, split, _ in judged
         ],
     )
+    alike = {name: {"test": 0.14, "ood": 0.12} for name in (*texts, "teacher")}
+    write_json(data / "similarity.json", alike)
+    write_rows(data / "candidates.jsonl", samples(inputs, first))
+    rounds.write(1, arms, root / "rounds.yaml")
     write_rest(rng, data, arms)
     return data
+
+
+def samples(inputs: Iterable[Input], texts: dict[str, str]) -> list[Candidate]:
+    return [
+        Candidate(input=key, split=split, literal=text, sample=0, text=texts[key])
+        for key, split, text in inputs
+    ]
 
 
 def responses(inputs: Iterable[Input], texts: dict[str, str]) -> list[Response]:
@@ -204,6 +217,8 @@ def write_params(root: Path, arms: Sequence[str]) -> None:
         "dpo: {beta: 0.1, epochs: 2}",
         "evaluate: {tie_margin: 0.05, resamples: 500, seed: 1}",
         "debias: {method: log_odds, scale: 1.0, per_word: 0.0}",
+        "alarms: {copy_rate: 0.2, stock_phrase: 0.2, distinct_2: 0.75, self_similarity: 0.1,"
+        " meaning: 0.5, length_drift: [0.75, 1.33]}",
         "report: {samples: 20}",
     ]
     root.mkdir(parents=True, exist_ok=True)

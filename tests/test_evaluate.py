@@ -10,8 +10,9 @@ import sys
 import pytest
 
 import measured
+from quip import rounds
 from quip.errors import DataError, ParamsError
-from quip.records import Answer, Critique, read_rows, write_rows
+from quip.records import Answer, Candidate, Critique, Response, read_rows, write_rows
 from quip.stages import evaluate
 
 KEYS = {
@@ -27,6 +28,7 @@ KEYS = {
     "flip_rate",
     "length_ratio",
     "unparsed",
+    "both_orders",
 }
 TEXT_KEYS = {
     "n",
@@ -38,6 +40,7 @@ TEXT_KEYS = {
     "top_4gram",
     "top_4gram_share",
     "meaning",
+    "self_similarity",
 }
 
 
@@ -49,6 +52,8 @@ def arguments(data):
         f"{data}/responses",
         "--references",
         f"{data}/imitation/references.jsonl",
+        *("--candidates", f"{data}/candidates.jsonl", "--rounds", f"{data}/rounds"),
+        *("--similarity", f"{data}/similarity.json", "--roles", f"{data}/roles"),
         "--meaning",
         f"{data}/meaning.jsonl",
         "--out",
@@ -84,7 +89,7 @@ def test_every_arm_control_and_duel_is_summarised(data):
     assert set(found["arms"]["dpo"]["test"]["embedded"]) == KEYS
     assert found["arms"]["dpo"]["test"]["embedded"]["n"] == 12
     assert set(found["controls"]) == {"teacher", "copy", "best_of_n"}
-    assert set(found["duels"]["dpo_vs_sft"]["test"]["embedded"]) == KEYS
+    assert set(found["duels"]["dpo_vs_sft"]["test"]["embedded"]) == {*KEYS, "p", "p_holm"}
     assert set(found["texts"]) == {"sft", "dpo", "teacher", "copy", "best_of_n"}
     assert set(found["texts"]["sft"]["ood"]) == TEXT_KEYS
     assert found["texts"]["copy"]["test"]["copy_rate"] == 1.0
@@ -97,7 +102,7 @@ def test_only_judged_splits_are_measured(data):
 
 
 def test_every_number_is_finite(data):
-    numbers = [leaf for leaf in leaves(evaluated(data)) if not isinstance(leaf, str)]
+    numbers = [leaf for leaf in leaves(evaluated(data)) if not isinstance(leaf, str | None)]
     assert len(numbers) > 100
     assert all(math.isfinite(number) for number in numbers)
 
@@ -112,6 +117,98 @@ def test_one_arm_needs_no_duel(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = evaluated(measured.write(tmp_path, arms=("sft",)))
     assert found["duels"] == {}
+
+
+@pytest.fixture
+def several(tmp_path, monkeypatch):
+    """Three arms by two judges: `small` is the teacher's and critic's own model, `large` is not."""
+    monkeypatch.chdir(tmp_path)
+    data = measured.write(tmp_path, 24, ("sft", "dpo", "brio"), ("small", "large"))
+    judges = [{"endpoint": "small", "model": "hub/Q.gguf"}, {"endpoint": "large", "model": "L"}]
+    for name, content in {"teacher": judges[0], "critic": judges[0], "judges": judges}.items():
+        (data / f"roles/{name}.json").write_text(json.dumps(content))
+    return data
+
+
+def test_every_arm_is_set_against_sft_by_every_judge_and_corrected_for_their_number(several):
+    found = evaluated(several)["differences"]
+    assert list(found) == ["dpo", "brio"]
+    cells = [found[arm]["test"]["large"] for arm in found]
+    assert all(cell["n"] == cell["more"] + cell["equal"] + cell["less"] == 24 for cell in cells)
+    low, high = sorted(cells, key=lambda cell: cell["p"])
+    assert low["p_holm"] == pytest.approx(min(1.0, 2 * low["p"]))
+    assert high["p_holm"] == pytest.approx(max(low["p_holm"], high["p"]))
+
+
+def test_the_difference_is_that_of_the_scores(several):
+    found = evaluated(several)
+    arms = {arm: splits["test"]["large"]["score"] for arm, splits in found["arms"].items()}
+    cell = found["differences"]["dpo"]["test"]["large"]
+    assert cell["difference"] == pytest.approx(arms["dpo"] - arms["sft"])
+
+
+def test_every_judge_rates_all_that_was_compared(several):
+    found = evaluated(several)["ratings"]
+    assert set(found) == {"small", "large"}
+    assert set(found["large"]) == {"sft", "dpo", "brio", "teacher", "copy", "best_of_n"}
+    assert found["large"]["teacher"]["rating"] == 0
+    pair = evaluated(several)["judges"]["large and small"]
+    assert (pair["order_of_arms"]["n"], pair["order_of_all"]["n"]) == (3, 6)
+
+
+def test_the_leakage_audit_finds_who_is_one_model_by_its_name(several):
+    found = evaluated(several)["leakage"]
+    assert [(row["role"], row["own"], row["other"], row["unrelated"]) for row in found] == [
+        ("teacher", "small", "large", True),
+        ("critic", "small", "large", True),
+    ]
+    assert set(found[0]["arms"]) == {"sft", "dpo", "brio"}
+    assert set(found[0]["gains"]) == {"dpo", "brio"}
+    arms, gains = found[0]["arms"], found[0]["gains"]
+    assert gains["dpo"]["gap"] == pytest.approx(arms["dpo"]["gap"] - arms["sft"]["gap"])
+
+
+def test_verdicts_that_no_two_arms_share_are_refused(data):
+    path = data / "verdicts/dpo.jsonl"
+    rows = [row for row in read_rows(path, Critique) if row.split != "test" or row.input < "test2"]
+    unread = Answer(p_first=None, source="unread", raw="Both!")
+    write_rows(path, rows)
+    other = data / "verdicts/sft.jsonl"
+    kept = [
+        row.model_copy(update={"forward": unread}) if row.input < "test2" else row
+        for row in read_rows(other, Critique)
+        if row.split == "test"
+    ]
+    write_rows(other, [*kept, *(r for r in read_rows(other, Critique) if r.split != "test")])
+    with pytest.raises(DataError, match=r"dpo less sft, test, judge 'embedded': no input whose"):
+        evaluated(data)
+
+
+def test_length_is_followed_round_by_round(data):
+    """Round 1's student writes twice the words of the warm start; the last answers as it does."""
+    rounds.write(2, ["sft", "dpo"])
+    longer = [
+        row.model_copy(update={"text": f"{row.text} {row.text}"})
+        for row in read_rows(data / "candidates.jsonl", Candidate)
+    ]
+    write_rows(data / "rounds/dpo-1/candidates.jsonl", longer)
+    found = evaluated(data)
+    first, last = found["length_by_round"]["dpo"]
+    assert (first["round"], first["of"], first["ratio"]) == (1, "samples", pytest.approx(2))
+    assert (last["round"], last["of"]) == (2, "answers")
+    assert found["alarms"]["dpo"]["length_drift"] == {"value": pytest.approx(2), "limit": 1.33}
+
+
+def test_an_arm_that_copies_is_marked(data):
+    for row in (rows := read_rows(data / "responses/dpo.jsonl", Response)):
+        assert row.text != row.literal
+    write_rows(
+        data / "responses/dpo.jsonl",
+        [row.model_copy(update={"text": row.literal}) for row in rows],
+    )
+    found = evaluated(data)["alarms"]
+    assert found["dpo"]["copy_rate"] == {"value": 1.0, "limit": 0.2}
+    assert "copy_rate" not in found.get("sft", {})
 
 
 def test_plot_has_one_line_a_cell(data):

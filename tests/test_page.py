@@ -100,15 +100,6 @@ def test_settings_never_hold_endpoints():
     ]
 
 
-def test_roles_name_the_models():
-    files = {
-        "teacher": {"endpoint": "e", "model": "m"},
-        "judges": [{"endpoint": "e", "model": "m"}],
-    }
-    assert page.roles(files) == {"teacher": "m", "judges": {"e": "m"}}
-    assert page.roles({}) == {"judges": {}}
-
-
 def test_intervals_do_not_break():
     assert page.unbroken("score 0.5 [0.4, 0.6], n = 14, 95 %") == (
         "score 0.5 [0.4,\u00a00.6], n\u00a0=\u00a014, 95\u00a0%"

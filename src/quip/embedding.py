@@ -13,8 +13,8 @@ from quip import weights
 NAME = "all-minilm-l6-v2"
 
 
-def cosines(left: Sequence[str], right: Sequence[str], batch_size: int = 64) -> list[float]:
-    """Cosine similarity of each text of `left` with the one at the same place in `right`."""
+def vectors(texts: Sequence[str], batch_size: int = 64) -> Tensor:
+    """One row of length one a text, (n, 384)."""
     folder = weights.path(NAME)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModel.from_pretrained(folder).eval()
@@ -25,9 +25,20 @@ def cosines(left: Sequence[str], right: Sequence[str], batch_size: int = 64) -> 
         hidden, mask = model(**batch).last_hidden_state, batch["attention_mask"].unsqueeze(-1)
         return torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)
 
-    values: list[float] = []
-    for i in range(0, len(left), batch_size):
-        values += (
-            (embed(left[i : i + batch_size]) * embed(right[i : i + batch_size])).sum(-1).tolist()
-        )
+    parts = [texts[i : i + batch_size] for i in range(0, len(texts), batch_size)]
+    return torch.cat([embed(part) for part in parts])
+
+
+def cosines(left: Tensor, right: Tensor) -> list[float]:
+    """Cosine of each row of `left` with the row at the same place in `right`."""
+    values: list[float] = (left * right).sum(-1).tolist()
     return values
+
+
+def self_similarity(rows: Tensor) -> float:
+    """Mean cosine of every two different rows; 0 of a single one. The sum over all pairs is the
+    square of the rows' sum, less each row with itself."""
+    n = len(rows)
+    if n < 2:
+        return 0.0
+    return float((rows.sum(0).square().sum() - rows.square().sum()) / (n * (n - 1)))

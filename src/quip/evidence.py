@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from quip import page
+from quip import leakage, page
 from quip.documents import read_json
 from quip.errors import DataError
 from quip.records import Critique, Preference, Reference, Response, read_rows
@@ -63,7 +63,7 @@ def read(
     found.preferences = rows(preferences, Preference, found.missing)
     trained = read_folder(runs, found.missing)
     found.runs = {arm: trained[arm] for arm in wtr["arms"] if arm in trained}
-    found.roles = page.roles(read_folder(roles, found.missing))
+    found.roles = leakage.roles(read_folder(roles, found.missing))
     if "critic" not in measured:
         found.missing.append(f"{metrics}/critic.json")
     return found

@@ -19,6 +19,8 @@ FLOOR = 0.1
 """The smallest length ratio that counts: an empty text has none."""
 FARTHEST = 8.0
 """Log-odds at which a score of 0 or 1 is left alone."""
+Row = tuple[float, float]
+"""(points, length ratio) of one input."""
 
 
 def controlled(
@@ -27,19 +29,42 @@ def controlled(
     """The score at equal length, and its 95 % percentile interval by bootstrap over inputs.
 
     `points` (n,) are 1 for a win, 1/2 for a tie, 0 for a loss; `ratios` (n,) words over the other's
-    words. The regressor is tanh(log ratio / its standard deviation), as in the paper's equation 3
-    with log ratios for differences. With lengths all alike it is the plain score.
+    words. With lengths all alike it is the plain score.
     """
     rows = sorted(zip(points, ratios, strict=True))  # the order of the inputs plays no part
+    return with_interval(scores(rows, draws(len(rows), seed)))
+
+
+def difference(
+    one: Sequence[Row], other: Sequence[Row], seed: int = 0
+) -> tuple[float, list[float]]:
+    """`controlled` of `one` minus that of `other`, (points, ratio) of the same inputs in the same
+    order; the bootstrap draws each input for both."""
+    pairs = sorted(zip(one, other, strict=True))
+    weights = draws(len(pairs), seed)
+    first, second = ([pair[side] for pair in pairs] for side in (0, 1))
+    return with_interval(scores(first, weights) - scores(second, weights))
+
+
+def draws(n: int, seed: int) -> np.ndarray:
+    """How often each input counts, (1 + RESAMPLES, n): once in the first row, then as drawn."""
+    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
+    return np.vstack([np.ones(n), drawn])
+
+
+def with_interval(values: np.ndarray) -> tuple[float, list[float]]:
+    """The first value, and the middle 95 % of the others."""
+    low, high = np.quantile(values[1:], [0.025, 0.975])
+    return float(values[0]), [float(low), float(high)]
+
+
+def scores(rows: Sequence[Row], weights: np.ndarray) -> np.ndarray:
+    """The score at equal length, once a row of `weights`. The regressor is tanh(log ratio / its
+    standard deviation), as in the paper's equation 3 with log ratios for differences."""
     y = np.array([point for point, _ in rows], dtype=float)
     logs = np.log(np.maximum([ratio for _, ratio in rows], FLOOR))
     spread = float(np.sqrt((logs**2).mean()))
-    x = np.tanh(logs / spread) if spread > 0 else np.zeros_like(logs)
-    n = len(y)
-    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
-    whole = fit(y, x, np.vstack([np.ones(n), drawn]))
-    low, high = np.quantile(whole[1:], [0.025, 0.975])
-    return float(whole[0]), [float(low), float(high)]
+    return fit(y, np.tanh(logs / spread) if spread > 0 else np.zeros_like(logs), weights)
 
 
 def fit(y: np.ndarray, x: np.ndarray, weights: np.ndarray) -> np.ndarray:

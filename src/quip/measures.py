@@ -57,6 +57,11 @@ def commonest(texts: Sequence[str], n: int = 4) -> tuple[str, float]:
     return " ".join(gram), held / len(texts)
 
 
+def mean_words(texts: Sequence[str]) -> float:
+    """Words of a text on average; 0 of no texts."""
+    return sum(map(words, texts)) / len(texts) if texts else 0.0
+
+
 def describe(pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """The measures of one set of (text, literal) pairs, at least one.
 
@@ -68,7 +73,7 @@ def describe(pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
     phrase, share = commonest(texts)
     return {
         "n": len(pairs),
-        "words": sum(map(words, texts)) / len(pairs),
+        "words": mean_words(texts),
         "length_ratio": sum(length_ratio(*pair) for pair in pairs) / len(pairs),
         "copy_rate": sum(is_copy(*pair) for pair in pairs) / len(pairs),
         "distinct_1": distinct(texts, 1),

@@ -257,19 +257,6 @@ def as_written(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def roles(files: Mapping[str, Any]) -> dict[str, Any]:
-    """Which model plays which part: {"teacher": model, "critic": model, "judges": {name: model}}.
-
-    `files` is {file name: content} of data/roles: teacher.json and critic.json hold one endpoint,
-    judges.json several, each with its name in `endpoint` and its `model`.
-    """
-    found: dict[str, Any] = {
-        role: files[role]["model"] for role in ("teacher", "critic") if role in files
-    }
-    found["judges"] = {judge["endpoint"]: judge["model"] for judge in files.get("judges", [])}
-    return found
-
-
 def scalars(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """A list of mappings as a table: {"columns", "rows"} of the values that fit in a cell."""
     simple = [

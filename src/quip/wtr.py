@@ -2,7 +2,8 @@
 
 The paper reports WTR = win + tie (section 5), which indifference raises: a judge that ties
 everything scores every student 100 %. Claims therefore rest on score = win + tie/2, which such a
-judge leaves at one half; WTR is kept beside it for comparison with the paper.
+judge leaves at one half; WTR is kept beside it for comparison with the paper. Every definition
+stands in docs/METRICS.md.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ import numpy as np
 from quip import length
 from quip.errors import DataError
 from quip.preference import outcome
+from quip.records import Critique, Outcome
 
 LEVEL = 0.95
+OUTCOMES: tuple[Outcome, ...] = ("win", "tie", "loss")
 POWER = 2.8
 """Standard errors from one half at which a two-sided test of 5 % sees a difference in four of five
 runs (1.96 + 0.84)."""
@@ -28,13 +31,14 @@ class Comparison(NamedTuple):
 
     `preference` is the debiased preference of a over b in [0, 1], None when it could not be read;
     `flipped` says whether the named text changed with the order; `length_ratio` is
-    words(a) / words(b).
+    words(a) / words(b); `agreed` is the outcome by `both_orders`.
     """
 
     input: str
     preference: float | None
     flipped: bool | None
     length_ratio: float
+    agreed: Outcome = "tie"
 
 
 class Counts(NamedTuple):
@@ -57,7 +61,8 @@ def summarise(
     score = win + tie/2; ci95 and score_ci95 are percentile bootstrap intervals of these two over
     inputs; unparsed = unread / asked; flip_rate = flipped / read; length_ratio is the mean of
     words(a) / words(b) over the read inputs. score_at_length and its interval: `length.controlled`;
-    detectable: the distance from one half of a score that would be seen four times in five.
+    detectable: the distance from one half of a score that would be seen four times in five;
+    both_orders: win, tie, loss, wtr and score where the two orders must agree, a diagnostic.
 
     Raises DataError when there is no comparison, none could be read, or an input stands twice
     (it would be counted as two independent ones).
@@ -86,7 +91,27 @@ def summarise(
         "flip_rate": mean(row.flipped for row in read if row.flipped is not None),
         "length_ratio": mean(row.length_ratio for row in read),
         "unparsed": (len(comparisons) - len(read)) / len(comparisons),
+        "both_orders": shares(Counts(*(Counter(r.agreed for r in read)[o] for o in OUTCOMES))),
     }
+
+
+def both_orders(critique: Critique) -> Outcome:
+    """A win only where the judge's raw answers name a in both orders, a loss only where both name
+    b, else a tie: the conservative rule of MT-Bench (Zheng et al. 2023, arXiv 2306.05685, 3.4). No
+    debiasing. A judge that only looks at the position ties everything."""
+    forward, backward = critique.forward.p_first, critique.backward.p_first
+    if forward is None or backward is None:
+        return "tie"
+    if forward > 0.5 > backward:
+        return "win"
+    return "loss" if forward < 0.5 < backward else "tie"
+
+
+def shares(counts: Counts) -> dict[str, float]:
+    """The counts over their sum, with wtr and score."""
+    n = sum(counts)
+    found = {name: value / n for name, value in counts._asdict().items()}
+    return {**found, "wtr": wtr(counts), "score": score(counts)}
 
 
 def points(row: Comparison, tie_margin: float) -> float:
@@ -135,10 +160,19 @@ def intervals(counts: Counts, resamples: int, seed: int) -> tuple[list[float], l
 
 
 def interval(values: np.ndarray, divisor: int) -> list[float]:
-    """[lo, hi]: the middle 95 % of integer `values`, shape (resamples,), over `divisor`."""
+    """[lo, hi]: the middle 95 % of `values`, shape (resamples,), over `divisor`."""
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
     return [float(low) / divisor, float(high) / divisor]
+
+
+def bootstrap(values: Sequence[float], resamples: int, seed: int) -> list[float]:
+    """95 % percentile bootstrap interval of the mean of `values`, one an input, at least one. They
+    take few different values, whose counts are drawn, as in `intervals`."""
+    different, counts = np.unique(values, return_counts=True)
+    n = len(values)
+    drawn = np.random.default_rng(seed).multinomial(n, counts / n, size=resamples)
+    return interval(drawn @ different, n)
 
 
 def mean(values: Iterable[float]) -> float:

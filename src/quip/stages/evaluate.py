@@ -1,28 +1,28 @@
-"""Count the verdicts: win-tie rates and scores with intervals, controls, duels, text measures.
+"""Count the verdicts: win-tie rates, scores, differences and ratings with intervals; measure texts.
 
 Reads the verdicts of every arm, the control and duel verdicts, the responses, the teacher's
-references and the meaning scores; writes data/metrics/wtr.json, data/plots/wtr.csv and, with the
-paper's own rates, data/metrics/paper.md.
+references, the candidates (for length by round), the meaning scores and who plays which role;
+writes data/metrics/wtr.json, data/plots/wtr.csv and, with the paper's own rates,
+data/metrics/paper.md. Every number is defined in docs/METRICS.md.
 
     python -m quip.stages.evaluate --verdicts DIR --responses DIR --references FILE \
-        --meaning FILE --out FILE --plots FILE --paper FILE
+        --candidates FILE --rounds DIR --meaning FILE --similarity FILE --roles DIR --out FILE \
+        --plots FILE --paper FILE
 """
 
 from __future__ import annotations
 
 import csv
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain, combinations
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, get_args
 
-from pydantic import Field
-
-from quip import measures, paper, params, preference, stage, wtr
-from quip.agreement import between
+from quip import leakage, paper, params, stage, written
+from quip.alarms import Limits
+from quip.differences import base_of
+from quip.documents import read_json
 from quip.errors import DataError, ParamsError
-from quip.params import Section
 from quip.preference import Debias
 from quip.records import (
     Critique,
@@ -30,58 +30,88 @@ from quip.records import (
     Outcome,
     Reference,
     Response,
-    Split,
     atomic,
     read_rows,
     write_json,
 )
+from quip.standings import Cells, Counting, Standings
 
-SPLITS = get_args(Split)
 OUTCOMES = get_args(Outcome)
-Cells = dict[str, dict[str, dict[str, Any]]]
-
-
-class Params(Section):
-    tie_margin: float = Field(ge=0, lt=0.5)
-    resamples: int = Field(ge=100)
-    seed: int = Field(ge=0)
-
-
-class Text(NamedTuple):
-    """One text to measure: who wrote it, for which input."""
-
-    name: str
-    split: str
-    input: str
-    text: str
-    literal: str
+Params = Counting
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = stage.arguments(
-        __doc__, argv, "verdicts", "responses", "references", "meaning", "out", "plots", "paper"
-    )
+        __doc__, argv,
+        "verdicts", "responses", "references", "candidates", "rounds", "meaning", "similarity",
+        "roles", "out", "plots", "paper",
+    )  # fmt: skip
     arms = read_arms()
     settings = params.load("evaluate", Params)
     debias = params.load("debias", Debias)
+    limits = params.load("alarms", Limits)
     verdicts = Path(args.verdicts)
     judged = {arm: read_verdicts(verdicts / f"{arm}.jsonl", arm) for arm in arms}
     control = read_rows(verdicts / "control.jsonl", Critique)
     duels = read_rows(verdicts / "duel.jsonl", Critique) if len(arms) > 1 else []
-    written = collect(judged, Path(args.responses), read_rows(args.references, Reference), control)
+    responses = {arm: read_rows(Path(args.responses) / f"{arm}.jsonl", Response) for arm in arms}
+    texts = written.measure(
+        written.collect(judged, responses, read_rows(args.references, Reference), control),
+        read_rows(args.meaning, Meaning),
+        read_json(Path(args.similarity)),
+    )
+    base = base_of(arms)
+    drifts = written.drifts(responses, base, Path(args.candidates), Path(args.rounds))
     result = {
-        "arms": {arm: summaries(rows, settings, debias, arm) for arm, rows in judged.items()},
-        "controls": by_name(control, settings, debias, lambda row: row.name_a),
-        "judges": between_judges([*chain(*judged.values()), *duels], settings, debias),
-        "duels": by_name(duels, settings, debias, lambda row: f"{row.name_a}_vs_{row.name_b}"),
-        "texts": measure(written, read_rows(args.meaning, Meaning)),
-        "settings": {**settings.model_dump(), "debias": debias.model_dump()},
+        **counted(
+            Standings(settings, debias), judged, control, duels, base, read_roles(args.roles)
+        ),
+        "texts": texts,
+        "length_by_round": drifts,
+        "alarms": written.marks(texts, drifts, limits, arms),
+        "settings": {
+            **settings.model_dump(),
+            "base": base,
+            "alarms": limits.model_dump(),
+            "debias": debias.model_dump(),
+        },
     }
     write_json(args.out, result)
     write_plot(args.plots, result["arms"])
     with atomic(args.paper) as handle:
         handle.write(paper.beside(result["arms"]))
     print(table(result))
+
+
+def counted(
+    found: Standings,
+    judged: Mapping[str, Sequence[Critique]],
+    control: Sequence[Critique],
+    duels: Sequence[Critique],
+    base: str,
+    roles: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The blocks of wtr.json that rest on verdicts."""
+    arms = {arm: found.summaries(rows, arm) for arm, rows in judged.items()}
+    duelled = found.by_name(duels, lambda row: f"{row.name_a}_vs_{row.name_b}")
+    found.sign_tests(duelled, base)
+    against = [*chain(*judged.values()), *duels]
+    ratings = found.ratings([*against, *control])
+    return {
+        "arms": arms,
+        "controls": found.by_name(control, lambda row: row.name_a),
+        "duels": duelled,
+        "differences": found.differences(judged, base),
+        "ratings": ratings,
+        "judges": found.judges(against, arms, ratings),
+        "leakage": found.leakage(judged, roles, base),
+    }
+
+
+def read_roles(folder: str) -> dict[str, Any]:
+    """Which model plays teacher, critic and judges, from data/roles."""
+    names = ("teacher", "critic", "judges")
+    return leakage.roles({name: read_json(Path(folder, f"{name}.json")) for name in names})
 
 
 def read_arms(path: Path = params.PARAMS_FILE) -> list[str]:
@@ -102,120 +132,6 @@ def read_verdicts(path: Path, arm: str) -> list[Critique]:
                 f"'{arm}' with 'teacher'. Run `dvc repro judge@{arm}` again."
             )
     return rows
-
-
-def by_name(
-    rows: Iterable[Critique], settings: Params, debias: Debias, name: Any
-) -> dict[str, Cells]:
-    """Summaries of the rows that share a name, names in the order they come."""
-    groups: dict[str, list[Critique]] = defaultdict(list)
-    for row in rows:
-        groups[name(row)].append(row)
-    return {key: summaries(group, settings, debias, key) for key, group in groups.items()}
-
-
-def summaries(rows: Iterable[Critique], settings: Params, debias: Debias, name: str) -> Cells:
-    """{split: {judge: summary}} of one arm, control or duel."""
-    cells: dict[str, dict[str, list[wtr.Comparison]]] = defaultdict(lambda: defaultdict(list))
-    for row in rows:
-        cells[row.split][row.judge].append(compare(row, debias))
-    return {
-        split: {
-            judge: summarise(cells[split][judge], settings, f"{name}, {split}, judge '{judge}'")
-            for judge in sorted(cells[split])
-        }
-        for split in SPLITS
-        if split in cells
-    }
-
-
-def between_judges(
-    rows: Iterable[Critique], settings: Params, debias: Debias
-) -> dict[str, dict[str, Any]]:
-    """{"one and other": Cohen's kappa} of every two judges on what both could read."""
-    said: dict[str, dict[tuple[str, str, str], str]] = defaultdict(dict)
-    for row in rows:
-        found = preference.of(row, debias)
-        if found is not None:
-            key = (row.name_a, row.name_b, row.input)
-            said[row.judge][key] = preference.outcome(found, settings.tie_margin)
-    tables = {}
-    for one, other in combinations(sorted(said), 2):
-        if both := [key for key in said[one] if key in said[other]]:
-            first, second = ([said[judge][key] for key in both] for judge in (one, other))
-            agreed = between(first, second, settings.resamples, settings.seed)
-            tables[f"{one} and {other}"] = agreed
-    return tables
-
-
-def compare(row: Critique, debias: Debias) -> wtr.Comparison:
-    return wtr.Comparison(
-        input=row.input,
-        preference=preference.of(row, debias),
-        flipped=preference.flipped(row.forward, row.backward),
-        length_ratio=measures.length_ratio(row.a, row.b),
-    )
-
-
-def summarise(rows: Sequence[wtr.Comparison], settings: Params, where: str) -> dict[str, Any]:
-    """`wtr.summarise`, its errors saying which cell of the table they are about."""
-    try:
-        return wtr.summarise(rows, settings.tie_margin, settings.resamples, settings.seed)
-    except DataError as error:
-        raise DataError(f"{where}: {error}") from None
-
-
-def collect(
-    judged: Mapping[str, Iterable[Critique]],
-    responses: Path,
-    references: Iterable[Reference],
-    control: Iterable[Critique],
-) -> list[Text]:
-    """Every text to measure, on the splits that were judged: the arms' responses, the teacher's
-    first paraphrases and the texts of the controls other than the teacher, each input once."""
-    splits = {row.split for rows in judged.values() for row in rows}
-    found = [
-        Text(arm, row.split, row.input, row.text, row.literal)
-        for arm in judged
-        for row in read_rows(responses / f"{arm}.jsonl", Response)
-    ]
-    found += [
-        Text("teacher", row.split, row.input, row.paraphrases[0], row.literal) for row in references
-    ]
-    return [text for text in found if text.split in splits] + list(control_texts(control))
-
-
-def control_texts(control: Iterable[Critique]) -> Iterator[Text]:
-    seen = set()
-    for row in control:
-        key = (row.name_a, row.split, row.input)
-        if row.name_a != "teacher" and key not in seen:
-            seen.add(key)
-            yield Text(row.name_a, row.split, row.input, row.a, row.literal)
-
-
-def measure(written: Iterable[Text], meaning: Iterable[Meaning]) -> Cells:
-    """{name: {split: measures}}: those of `measures`, and `meaning`, the mean cosine."""
-    cells: dict[tuple[str, str], list[Text]] = defaultdict(list)
-    for text in written:
-        cells[text.name, text.split].append(text)
-    cosines: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for row in meaning:
-        cosines[row.name, row.split].append(row.cosine)
-    found: Cells = {}
-    for (name, split), group in sorted(cells.items(), key=lambda item: SPLITS.index(item[0][1])):
-        cell = measures.describe([(text.text, text.literal) for text in group])
-        cell["meaning"] = mean_cosine(cosines[name, split], name, split)
-        found.setdefault(name, {})[split] = cell
-    return found
-
-
-def mean_cosine(cosines: Sequence[float], name: str, split: str) -> float:
-    if not cosines:
-        raise DataError(
-            f"no meaning score for the {split} texts of '{name}'. Run `dvc repro meaning` again."
-        )
-    return wtr.mean(cosines)
 
 
 def write_plot(path: str, arms: dict[str, Cells]) -> None:
@@ -244,12 +160,41 @@ def table(result: dict[str, Any]) -> str:
     ):
         if result[block]:
             lines += [f"{title}", *(line(*row) for row in flat(result[block]))]
-    lines += [f"judges {pair}: {kappa(found)}" for pair, found in result.get("judges", {}).items()]
+    if result["differences"]:
+        lines.append(f"less {result['settings']['base']}, against the teacher, paired by input")
+        lines += [difference(*row) for row in flat(result["differences"])]
+    lines += [f"judges {pair}: {agreed(found)}" for pair, found in result["judges"].items()]
+    lines += [
+        f"rating by {judge}, teacher 0: "
+        + ", ".join(f"{name} {row['rating']:+.0f}" for name, row in rows.items())
+        for judge, rows in result["ratings"].items()
+    ]
+    lines += [
+        f"alarm: {arm}, {name} {past['value']:.2f}, limit {past['limit']:.2f}"
+        for arm, alarms in result["alarms"].items()
+        for name, past in alarms.items()
+    ]
     return "\n".join(lines)
 
 
-def kappa(found: Mapping[str, Any]) -> str:
-    return f"Cohen's kappa {bracket(found['kappa'], found['ci95'])} on {found['n']} comparisons"
+def difference(name: str, split: str, judge: str, cell: Mapping[str, Any]) -> str:
+    plain, at_length = (
+        bracket(cell[key], cell[ends])
+        for key, ends in (("difference", "ci95"), ("at_length", "at_length_ci95"))
+    )
+    return (
+        f"  {name:<18}{split:<6}{judge:<14}{plain:<21}at equal length {at_length:<21}"
+        f"Holm p {cell['p_holm']:.3f}"
+    )
+
+
+def agreed(found: Mapping[str, Any]) -> str:
+    tau = found["order_of_all"]["tau"]
+    order = (
+        "" if tau is None else f"; Kendall's tau {tau:.2f} of {found['order_of_all']['n']} rated"
+    )
+    kappa = bracket(found["kappa"], found["ci95"])
+    return f"Cohen's kappa {kappa} on {found['n']} comparisons{order}"
 
 
 def line(name: str, split: str, judge: str, cell: dict[str, Any]) -> str:

@@ -1,34 +1,43 @@
-"""meaning: how much of the literal each text keeps, by sentence embeddings.
+"""meaning: how much of the literal each text keeps, and how alike the texts are, by embeddings.
 
 The cosine between all-MiniLM-L6-v2 embeddings of the literal and of the text, for every arm, the
 teacher, the copy and best-of-n. A cheap signal, not a judge: a joke may keep the words and lose
-the event.
+the event. Of each author's texts on a split also their mean cosine with each other, which grows
+when a student writes one joke for all inputs.
 
-    python -m quip.stages.meaning --verdicts data/verdicts --out data/meaning.jsonl
+    python -m quip.stages.meaning --verdicts data/verdicts --out data/meaning.jsonl \
+        --similarity data/similarity.json
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 from quip import stage
-from quip.records import Critique, Meaning, read_rows, write_rows
+from quip.records import Critique, Meaning, read_rows, write_json, write_rows
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    from quip.embedding import cosines
+    from quip.embedding import cosines, self_similarity, vectors
 
-    args = stage.arguments(__doc__, argv, "verdicts", "out")
+    args = stage.arguments(__doc__, argv, "verdicts", "out", "similarity")
     texts = written(Path(args.verdicts))
-    values = cosines(
-        [literal for literal, _ in texts.values()], [text for _, text in texts.values()]
-    )
+    literals = vectors([literal for literal, _ in texts.values()])
+    embedded = vectors([text for _, text in texts.values()])
     rows = [
         Meaning(name=name, input=key, split=split, cosine=round(value, 4))
-        for (name, split, key), value in zip(texts, values, strict=True)
+        for (name, split, key), value in zip(texts, cosines(literals, embedded), strict=True)
     ]
     write_rows(args.out, rows)
+    places: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for place, (name, split, _) in enumerate(texts):
+        places[name, split].append(place)
+    alike: dict[str, dict[str, float]] = defaultdict(dict)
+    for (name, split), group in places.items():
+        alike[name][split] = round(self_similarity(embedded[group]), 4)
+    write_json(args.similarity, alike)
     stage.say("meaning", {"texts": len(rows)})
 
 
