@@ -41,6 +41,7 @@ REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE")
 """MLflow's codes for what it will not take at any other time either."""
 SECRET_NAME = re.compile(r"key|token|secret|password|passwd|credential", re.IGNORECASE)
 SECRET_LENGTH = 8
+PLACES = ("dvc.exp.name", "dvc.exp.baseline", "git.commit")
 KEY_TAG = "quip.key"
 """The tag by which a run is found that was made by a journal (`outbox.Journal.key`)."""
 
@@ -431,12 +432,8 @@ def stage_tags(stage: str) -> dict[str, str]:
 def place() -> dict[str, str]:
     """The experiment, its baseline and the commit checked out, which under an experiment is the
     baseline too: its own does not exist yet (`trail.link` adds it)."""
-    tags = {
-        "dvc.exp.name": os.environ.get("DVC_EXP_NAME"),
-        "dvc.exp.baseline": os.environ.get("DVC_EXP_BASELINE_REV"),
-        "git.commit": git_commit(),
-    }
-    return {key: clean(value) for key, value in tags.items() if value}
+    found = (os.environ.get("DVC_EXP_NAME"), os.environ.get("DVC_EXP_BASELINE_REV"), git_commit())
+    return {key: clean(value) for key, value in zip(PLACES, found, strict=True) if value}
 
 
 def alive(pid: int) -> bool:
