@@ -13,6 +13,7 @@ WITHOUT_EFFECT = {
     "quip.errors",
     "quip.stage",
     "quip.tracking",
+    "quip.outbox",
     "quip.lineage",
     "quip.weights",
     "quip.download",

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from quip import tracking
+from quip import outbox, tracking
 from quip.errors import DataError
 
 CURVE = "step,loss,eval_loss\n1,2.0,\n2,1.5,1.7\n3,1.0,\n"
@@ -140,9 +144,9 @@ def test_training_goes_on_without_a_store(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with tracking.run("sft", {"epochs": 1}, {}) as run:
         run.log(1, {"loss": 1.0})
-    assert run.id == ""
     said = capsys.readouterr().err.splitlines()
     assert len([line for line in said if line.startswith("MLflow could not be used")]) == 1
+    assert kept() == [run.id]
 
 
 def test_training_goes_on_with_a_damaged_database(
@@ -151,31 +155,134 @@ def test_training_goes_on_with_a_damaged_database(
     Path("mlflow.db").write_text("this is not a database " * 100)
     with tracking.run("sft", {}, {}) as run:
         run.log(1, {"loss": 1.0})
-    assert run.id == ""
     assert "Training goes on" in capsys.readouterr().err
+    assert kept() == [run.id]
 
 
-class Flaky:
-    """A client whose first call fails."""
-
-    def __init__(self) -> None:
-        self.failures, self.sent = 1, []  # type: ignore[var-annotated]
-
-    def log_batch(self, run_id: str, metrics: list[Any]) -> None:
-        if self.failures:
-            self.failures -= 1
-            raise ConnectionError("gone")
-        self.sent += metrics
+def kept() -> list[str]:
+    """The keys of the journals in the outbox, oldest first."""
+    return [path.stem.rpartition("-")[2] for path in sorted(outbox.folder().glob("*.jsonl"))]
 
 
-def test_points_that_could_not_be_sent_are_sent_later(capsys: pytest.CaptureFixture[str]) -> None:
-    client = Flaky()
-    run = tracking.Run("id", tracking.Store(client, "1", "uri"))
-    run.log(1, {"loss": 2.0})
-    assert run.next_flush > 0
-    run.flush()
-    assert [(m.step, m.value) for m in client.sent] == [(1, 2.0)]
-    assert capsys.readouterr().err.count("MLflow could not be used (gone)") == 1
+@contextmanager
+def no_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+        yield
+
+
+def test_what_was_kept_is_sent_by_the_next_who_opens_the_store(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DVC_EXP_NAME", "bumpy-cat")
+    Path("pairs.jsonl").write_text("hello\n")
+    with no_server(monkeypatch):
+        with tracking.run("sft", {"epochs": 1}, {"train": Path("pairs.jsonl")}) as run:
+            run.log(1, {"loss": 2.0, "eval_loss": math.nan})
+        with tracking.run("align@dpo", {"beta": 0.1}, {}):
+            pass
+    monkeypatch.delenv("DVC_EXP_NAME")
+    write_pointer(run_id=run.id)
+    with tracking.required() as store:
+        second, first = store.client.search_runs([store.experiment])
+    assert "MLflow: sent what was kept of 2 runs." in capsys.readouterr().err
+    assert kept() == []
+    assert (first.info.run_name, first.info.status) == ("sft", "FINISHED")
+    assert (second.info.run_name, second.data.params) == ("align@dpo", {"beta": "0.1"})
+    assert first.info.end_time <= second.info.start_time
+    assert first.data.tags["dvc.exp.name"] == "bumpy-cat"
+    assert history(first.info.run_id, "loss") == [(1, 2.0)]
+    assert [used.dataset.name for used in first.inputs.dataset_inputs] == ["pairs.jsonl"]
+    # The pointer of such a run names it by its key, and the files complete it.
+    assert backfill() == first.info.run_id
+    assert history(first.info.run_id, "loss") == [(1, 2.0), (2, 1.5), (3, 1.0)]
+
+
+def test_a_journal_that_is_sent_twice_leaves_one_run_and_each_point_once(checkout: Path) -> None:
+    with tracking.run("sft", {"epochs": 1}, {}) as run:
+        run.log(1, {"loss": 2.0, "eval_loss": math.nan})
+        run.flush()
+        copy = run.journal.path.read_bytes() if run.journal else b""
+    (outbox.folder() / f"1-{stored(run.id).data.tags[tracking.KEY_TAG]}.jsonl").write_bytes(copy)
+    ended = stored(run.id).info.end_time
+    with tracking.required() as store:
+        (found,) = store.client.search_runs([store.experiment])
+    assert found.info.run_id == run.id
+    assert history(run.id, "loss") == [(1, 2.0)]
+    assert len(history(run.id, "eval_loss")) == 1
+    assert ended is not None
+
+
+def test_the_journal_of_a_living_run_is_left_to_it(checkout: Path) -> None:
+    with tracking.run("sft", {}, {}) as run, tracking.required():
+        assert len(kept()) == 1
+        assert stored(run.id).info.status == "RUNNING"
+    assert kept() == []
+
+
+def test_what_mlflow_refuses_is_put_aside_and_the_rest_is_sent(
+    checkout: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with no_server(monkeypatch):
+        with tracking.run("sft", {"no//name": 1}, {}):
+            pass
+        with tracking.run("align@dpo", {}, {}):
+            pass
+    (outbox.folder() / "1-abc.jsonl").write_text('{"kind": "new"}\n')
+    with tracking.required() as store:
+        names = [run.info.run_name for run in store.client.search_runs([store.experiment])]
+    assert names[0] == "align@dpo"
+    assert kept() == []
+    assert len(list(outbox.folder().glob("*.refused"))) == 2
+    assert capsys.readouterr().err.count("MLflow does not take") == 2
+
+
+def test_a_full_disk_does_not_stop_training(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A limit on the size of files stands for the disk."""
+    code = (
+        "import resource; from quip import tracking\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "with tracking.run('sft', {}, {}) as run:\n"
+        "    for step in range(200): run.log(step, {'loss': 1.0})\n"
+        "print('trained')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "trained\n")
+    assert done.stderr.count("MLflow could not be used") == 1
+
+
+def test_a_server_that_hangs_holds_up_training_for_seconds(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes connections and never answers; each try ends by its own time-out, shortened here."""
+    monkeypatch.setattr(tracking, "HURRIED", {**tracking.HURRIED, **dict([SHORT])})
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        host, port = listener.getsockname()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{host}:{port}")
+        with tracking.run("sft", {}, {}) as run:
+            for step in range(3):
+                run.log(step, {"loss": 1.0})
+        listener.settimeout(0.1)
+        assert tries(listener) == 2  # at the start and at the end; none while the store rests
+    assert kept() == [run.id]
+    assert (
+        os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == tracking.QUIET["MLFLOW_HTTP_REQUEST_TIMEOUT"]
+    )
+
+
+SHORT = ("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+
+
+def tries(listener: socket.socket) -> int:
+    """How many connections wait to be taken."""
+    for count in range(100):
+        try:
+            listener.accept()[0].close()
+        except TimeoutError:
+            return count
+    return 100
 
 
 # ---- where the store lies

@@ -103,6 +103,16 @@ def versions(
 
 
 @app.command()
+def sync() -> None:
+    """Send MLflow what it could not take, and link runs and versions to their commits."""
+    from quip import tracking, trail
+    from quip.speak import model_name
+
+    with tracking.required() as store:
+        typer.echo(trail.sync(store, model_name()))
+
+
+@app.command()
 def promote(
     version: Annotated[str, typer.Argument(help="A version's number or alias.")] = "challenger",
     force: Annotated[bool, typer.Option(help="Do not ask whether it is better.")] = False,

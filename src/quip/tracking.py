@@ -12,44 +12,53 @@ import json
 import logging
 import os
 import re
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
+from quip import outbox
 from quip import stage as harness
 from quip.errors import DataError, QuipError
 from quip.lineage import data_hash, git_commit
+from quip.outbox import Entry, Journal
 
 EXPERIMENT = "quip"
 FLUSH_SECONDS = 3.0
 RETRY_SECONDS = 60.0
+"""How long a live run leaves a store alone that failed; twice as long each further time."""
 LOCK_SECONDS = 180.0
 BATCH = 500
 SQLITE = "sqlite:///"
 SERVERS = ("http:", "https:", "databricks")
+REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE")
+"""MLflow's codes for what it will not take at any other time either."""
 SECRET_NAME = re.compile(r"key|token|secret|password|passwd|credential", re.IGNORECASE)
 SECRET_LENGTH = 8
+PLACES = ("dvc.exp.name", "dvc.exp.baseline", "git.commit")
+KEY_TAG = "quip.key"
+"""The tag by which a run is found that was made by a journal (`outbox.Journal.key`)."""
 
 Scalar = str | int | float | bool | None
 
-# Read by mlflow when it is imported. A tracker that cannot be reached must not hold up training
-# for minutes, so it is tried for seconds; a setting of the user's own wins.
+# Read by mlflow when it is imported; a setting of the user's own wins.
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
     "MLFLOW_RECORD_ENV_VARS_IN_MODEL_LOGGING": "false",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "GIT_PYTHON_REFRESH": "quiet",
 }
+HURRIED = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
+"""In place of QUIET's where a training waits. The others may send 540 MB in one request."""
 
 
 class TrackingError(QuipError):
@@ -111,6 +120,18 @@ def database() -> Path | None:
     return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
 
 
+@contextmanager
+def hurried() -> Iterator[None]:
+    """A server that hangs holds up what is inside for seconds a request, not for minutes."""
+    library()
+    ours = {name: value for name, value in HURRIED.items() if os.environ[name] == QUIET[name]}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        os.environ.update({name: QUIET[name] for name in ours})
+
+
 def connect() -> Store:
     """Open the store, creating database and experiment where they are not there yet.
 
@@ -118,7 +139,8 @@ def connect() -> Store:
     file lock, beside the final place, and is renamed into it. Raises whatever MLflow raises.
     """
     uri, file = store_uri(), database()
-    with FileLock(f"{file}.lock" if file else harness.state("mlflow.lock"), timeout=LOCK_SECONDS):
+    lock = FileLock(f"{file}.lock" if file else harness.state("mlflow.lock"), timeout=LOCK_SECONDS)
+    with nullcontext() if uri.startswith(SERVERS) else lock, hurried():
         mlflow = library()
         if file and not file.exists():
             create_database(file)
@@ -133,7 +155,10 @@ def create_database(file: Path) -> None:
     fresh = file.with_name(f"{file.name}.new")
     fresh.unlink(missing_ok=True)
     SqlAlchemyStore(f"{SQLITE}{fresh}", artifacts()).engine.dispose()
-    os.replace(fresh, file)
+    if file.exists():  # `mlflow ui` has made one meanwhile
+        fresh.unlink()
+    else:
+        os.replace(fresh, file)
 
 
 def artifacts() -> str:
@@ -153,10 +178,20 @@ def find_experiment(client: Any, uri: str) -> str:
     if found is None:
         # A server keeps artifacts where it was told to; a path of this machine means nothing there.
         location = None if uri.startswith(SERVERS) else artifacts()
-        return str(client.create_experiment(EXPERIMENT, artifact_location=location))
+        return create_experiment(client, location)
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
     return str(found.experiment_id)
+
+
+def create_experiment(client: Any, location: str | None) -> str:
+    """The id of the new experiment, or of the one that another process made just now."""
+    try:
+        return str(client.create_experiment(EXPERIMENT, artifact_location=location))
+    except library().exceptions.MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        return str(client.get_experiment_by_name(EXPERIMENT).experiment_id)
 
 
 @contextmanager
@@ -177,58 +212,79 @@ def current(store: Store) -> Iterator[Any]:
 
 @dataclass
 class Run:
-    """A training stage's own run. `id` is empty when MLflow could not be reached at the start.
+    """A training stage's own run. `id` is MLflow's; until MLflow has answered, the journal's key.
 
-    Nothing here raises on account of MLflow: the first failure is said in one line, the points
-    are kept and sent later, and what never arrives is filled in by `backfill` from the files.
+    Nothing here raises on account of MLflow. Everything goes into the journal first and is sent
+    from there, and the first failure is said in one line.
     """
 
     id: str = ""
+    journal: Journal | None = None
     store: Store | None = None
-    pending: list[Point] = field(default_factory=list)
+    sent: int = 0
+    """Bytes of the journal that have arrived."""
     next_flush: float = 0.0
+    wait: float = RETRY_SECONDS
     warned: bool = False
+
+    def begin(self, stage: str, params: Mapping[str, Scalar]) -> None:
+        journal = outbox.begin()
+        values = {key: clean(str(value)) for key, value in params.items()}
+        tags = {**stage_tags(stage), KEY_TAG: journal.key}
+        journal.write("run", stage=stage, params=values, tags=tags, at=now_ms())
+        self.journal, self.id = journal, journal.key
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Add one point per metric to the live curves; sent every few seconds."""
-        now = time.time()
-        points = (Point(k, float(v), step, round(now * 1000)) for k, v in metrics.items())
-        self.pending.extend(points)
-        if now >= self.next_flush:
-            self.next_flush = now + FLUSH_SECONDS
+        points = [[key, float(value), step, now_ms()] for key, value in metrics.items()]
+        self.note("points", points=points)
+        if time.time() >= self.next_flush:
             self.flush()
 
-    def flush(self) -> None:
-        self.attempt(self.send)
+    def note(self, kind: str, **what: Any) -> None:
+        journal = self.journal
+        if journal:
+            self.attempt(lambda: journal.write(kind, **what))
 
-    def send(self, store: Store) -> None:
-        log_points(store, self.id, self.pending)
-        self.pending.clear()
+    def flush(self) -> None:
+        self.next_flush = time.time() + FLUSH_SECONDS
+        if not self.attempt(self.send):
+            self.next_flush = time.time() + self.wait
+            self.wait *= 2
+
+    def send(self) -> None:
+        if self.journal is None:
+            return
+        with hurried():
+            if self.store is None:
+                self.store = opened()
+            entries, end = self.journal.read(self.sent)
+            self.id = deliver(self.store, entries, self.id)
+            self.sent = end
 
     def end(self, status: str) -> None:
-        self.flush()
-        self.attempt(lambda store: store.client.set_terminated(self.id, status))
+        self.note("end", status=status, at=now_ms())
+        arrived = self.attempt(self.send)
+        if self.journal:
+            self.journal.remove() if arrived else self.journal.close()
 
-    def attempt(self, action: Callable[[Store], Any]) -> None:
-        if self.store is None:
-            return
+    def attempt(self, action: Callable[[], object]) -> bool:
+        """Whether `action` could be done."""
         try:
-            action(self.store)
+            action()
         except Exception as error:  # a mirror that breaks must never break what it mirrors
-            self.next_flush = time.time() + RETRY_SECONDS
-            self.warn(error)
-
-    def warn(self, error: Exception) -> None:
-        if not self.warned:
-            print(unreachable(error, "Training goes on"), file=sys.stderr)
-        self.warned = True
+            if not self.warned:
+                print(unreachable(error, "Training goes on"), file=sys.stderr)
+            self.warned = True
+            return False
+        return True
 
 
 def unreachable(error: Exception, consequence: str) -> str:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
     return (
-        f"MLflow could not be used ({clean(reason)}). {consequence}; `dvc repro -f -s register` "
-        "fills in from the files what is missing once it can."
+        f"MLflow could not be used ({clean(reason)}). {consequence}; what it should show is kept, "
+        "and `dvc repro` or `quip sync` sends it once it can."
     )
 
 
@@ -239,7 +295,10 @@ def run(stage: str, params: Mapping[str, Scalar], data: Mapping[str, Path]) -> I
     `data` maps a role ("train", "base") to the file or folder that plays it; its DVC hash is
     logged as the run's input. An exception inside marks the run FAILED (KILLED on ctrl-C).
     """
-    live = start(stage, params, data)
+    live = Run()
+    live.attempt(lambda: live.begin(stage, params))
+    live.attempt(lambda: live.note("inputs", inputs=inputs(data)))
+    live.flush()
     try:
         yield live
     except BaseException as error:
@@ -248,17 +307,103 @@ def run(stage: str, params: Mapping[str, Scalar], data: Mapping[str, Path]) -> I
     live.end("FINISHED")
 
 
-def start(stage: str, params: Mapping[str, Scalar], data: Mapping[str, Path]) -> Run:
-    live = Run()
-    try:
-        live.store = connect()
-        end_dead_runs(live.store, stage)
-        live.id = create_run(live.store, stage, params, process_tag())
-        log_inputs(live.store, live.id, data)
-    except Exception as error:  # a mirror that breaks must never break what it mirrors
-        live.store = live.store if live.id else None
-        live.warn(error)
-    return live
+def inputs(data: Mapping[str, Path]) -> list[tuple[str, str, str]]:
+    """(path, DVC's hash, role) of each file or folder."""
+    return [(path.as_posix(), data_hash(path), role) for role, path in data.items()]
+
+
+# ---- from the journal to the store ---------------------------------------------------------
+
+
+def opened() -> Store:
+    """The store, to which everything that was kept has been sent."""
+    store = connect()
+    send_kept(store)
+    return store
+
+
+def send_kept(store: Store) -> None:
+    """Send what runs that have ended left in their journals, oldest first."""
+    sent = 0
+    for journal in outbox.left():
+        try:
+            entries = finished(journal)
+            deliver(store, entries, "")
+        except (library().exceptions.MlflowException, ValueError, KeyError) as error:
+            if getattr(error, "error_code", REFUSALS[0]) not in REFUSALS:
+                raise
+            reason = clean(str(error).splitlines()[0][:160])
+            print(f"MLflow does not take {journal.refuse()} ({reason}).", file=sys.stderr)
+        else:
+            journal.remove()
+            sent += bool(entries)
+    if sent:
+        print(f"MLflow: sent what was kept of {sent} run{'s' * (sent > 1)}.", file=sys.stderr)
+
+
+def finished(journal: Journal) -> list[Entry]:
+    """All entries of a journal that nobody holds any more; kill -9 left it without an end."""
+    entries, _ = journal.read(0)
+    if entries and entries[-1]["kind"] != "end":
+        entries.append({"kind": "end", "status": "KILLED", "at": journal.changed()})
+    return entries
+
+
+def deliver(store: Store, entries: Sequence[Entry], run_id: str) -> str:
+    """Tell the store of these entries; the id of the run, which an entry `run` finds or makes.
+
+    All of it may be told again when it is not known what has arrived: a run is found by its key,
+    and the store takes an equal point, input or end only once.
+    """
+    for kind, group in groupby(entries, lambda entry: entry["kind"]):
+        for entry in [merged(list(group))] if kind == "points" else group:
+            run_id = TELL[kind](store, run_id, entry)
+    return run_id
+
+
+def merged(entries: Sequence[Entry]) -> Entry:
+    return {"points": [point for entry in entries for point in entry["points"]]}
+
+
+def tell_run(store: Store, run_id: str, entry: Entry) -> str:
+    query = f"tags.\"{KEY_TAG}\" = '{entry['tags'][KEY_TAG]}'"
+    found = store.client.search_runs([store.experiment], query, max_results=1)
+    if found:
+        return str(found[0].info.run_id)
+    return create_run(store, entry["stage"], entry["params"], entry["tags"], entry["at"])
+
+
+def tell_inputs(store: Store, run_id: str, entry: Entry) -> str:
+    """Each file or folder as a dataset whose digest is its DVC hash."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    rows = [
+        DatasetInput(
+            Dataset(path, digest, "local", json.dumps({"uri": path})),
+            [InputTag("mlflow.data.context", role)],
+        )
+        for path, digest, role in entry["inputs"]
+    ]
+    store.client.log_inputs(run_id, rows)
+    return run_id
+
+
+def tell_points(store: Store, run_id: str, entry: Entry) -> str:
+    log_points(store, run_id, [Point(*point) for point in entry["points"]])
+    return run_id
+
+
+def tell_end(store: Store, run_id: str, entry: Entry) -> str:
+    store.client.set_terminated(run_id, entry["status"], entry["at"])
+    return run_id
+
+
+TELL: dict[str, Callable[[Store, str, Entry], str]] = {
+    "run": tell_run,
+    "inputs": tell_inputs,
+    "points": tell_points,
+    "end": tell_end,
+}
 
 
 def create_run(
@@ -270,7 +415,6 @@ def create_run(
 ) -> str:
     from mlflow.entities import Param
 
-    tags = {**stage_tags(stage), **tags}
     made = store.client.create_run(store.experiment, started, tags, run_name=stage)
     entries = [Param(key, clean(str(value))) for key, value in params.items()]
     store.client.log_batch(made.info.run_id, params=entries)
@@ -288,25 +432,8 @@ def stage_tags(stage: str) -> dict[str, str]:
 def place() -> dict[str, str]:
     """The experiment, its baseline and the commit checked out, which under an experiment is the
     baseline too: its own does not exist yet (`trail.link` adds it)."""
-    tags = {
-        "dvc.exp.name": os.environ.get("DVC_EXP_NAME"),
-        "dvc.exp.baseline": os.environ.get("DVC_EXP_BASELINE_REV"),
-        "git.commit": git_commit(),
-    }
-    return {key: clean(value) for key, value in tags.items() if value}
-
-
-def process_tag() -> dict[str, str]:
-    return {"quip.process": f"{socket.gethostname()}:{os.getpid()}"}
-
-
-def end_dead_runs(store: Store, stage: str) -> None:
-    """Mark as KILLED what kill -9 left RUNNING: runs of this stage whose process is gone."""
-    query = f"attributes.status = 'RUNNING' and tags.\"quip.stage\" = '{stage}'"
-    for old in store.client.search_runs([store.experiment], query):
-        host, _, pid = old.data.tags.get("quip.process", "").rpartition(":")
-        if host == socket.gethostname() and not alive(int(pid)):
-            store.client.set_terminated(old.info.run_id, "KILLED")
+    found = (os.environ.get("DVC_EXP_NAME"), os.environ.get("DVC_EXP_BASELINE_REV"), git_commit())
+    return {key: clean(value) for key, value in zip(PLACES, found, strict=True) if value}
 
 
 def alive(pid: int) -> bool:
@@ -317,18 +444,6 @@ def alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def log_inputs(store: Store, run_id: str, data: Mapping[str, Path]) -> None:
-    """Log each file or folder as a dataset whose digest is its DVC hash."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    inputs = []
-    for role, path in data.items():
-        source = json.dumps({"uri": path.as_posix()})
-        dataset = Dataset(path.as_posix(), data_hash(path), "local", source)
-        inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", role)]))
-    store.client.log_inputs(run_id, inputs)
 
 
 def log_points(store: Store, run_id: str, points: Sequence[Point]) -> None:
@@ -354,7 +469,7 @@ def clean(text: str) -> str:
 def required() -> Iterator[Store]:
     """An open store for work that is pointless without one. Raises TrackingError in one line."""
     try:
-        yield connect()
+        yield opened()
     except failures() as error:
         raise TrackingError(unreachable(error, "Nothing is lost")) from error
 
@@ -382,7 +497,7 @@ def backfill(stage: str, curve_csv: Path, params: Mapping[str, Scalar], run_json
         known = find_run(store, stage, pointer)
         took = round(pointer["seconds"] * 1000)
         started = known.info.start_time if known else now_ms() - took
-        tags = {"quip.backfilled": "true"}
+        tags = {**stage_tags(stage), "quip.backfilled": "true"}
         run_id = known.info.run_id if known else create_run(store, stage, params, tags, started)
         # The hash first: a crash half way leaves a run that the next attempt finds and completes.
         store.client.set_tag(run_id, "quip.model_sha256", pointer["model_sha256"])
@@ -397,11 +512,12 @@ def now_ms() -> int:
 
 
 def find_run(store: Store, stage: str, pointer: dict[str, Any]) -> Any:
-    """The run named by id, else by stage and model hash; None when this experiment has neither."""
-    by_id = f"attributes.run_id = '{pointer['run_id'] or 'none'}'"
+    """The run named by id or key, else by stage and model hash; None when there is none here."""
+    name = pointer["run_id"] or "none"
+    by_id, by_key = f"attributes.run_id = '{name}'", f"tags.\"{KEY_TAG}\" = '{name}'"
     by_hash = f"tags.\"quip.model_sha256\" = '{pointer['model_sha256']}'"
     by_stage = f"tags.\"quip.stage\" = '{stage}'"
-    for query in (by_id, f"{by_hash} and {by_stage}"):
+    for query in (by_id, by_key, f"{by_hash} and {by_stage}"):
         found = store.client.search_runs([store.experiment], query, max_results=1)
         if found:
             return found[0]

@@ -1,19 +1,20 @@
 """From a model version back to the code, params, data and calls that made it, and the other way.
 
-`record` puts the recipe (see `lineage`) on a version and its run when `register` meets them first;
-`link` adds the commit that holds this recipe once there is one. An experiment's commit is made
-after its last stage has ended, so it is added by whoever comes next: `register`, `quip trace`,
-`quip versions`. All of it may be done any number of times.
+`record` puts the recipe (see `lineage`) on a version and its run when `register` meets them,
+`record_runs` on the other training runs; `link` adds the commit that holds a recipe once there is
+one. An experiment's commit is made after its last stage has ended, so it is added by whoever comes
+next: `register`, `quip sync`, `quip trace`, `quip versions`. All of it may be done any number of
+times.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from quip import promotions, registry, stage
+from quip import promotions, registry, stage, tracking
 from quip.errors import DataError
 from quip.lineage import (
     LOCK_FILE,
@@ -27,32 +28,57 @@ from quip.lineage import (
     recipe,
 )
 from quip.registry import HASH_TAG, Version
-from quip.tracking import Store, clean, place
+from quip.tracking import PLACES, Store, clean
 
 RECIPE_TAG = "quip.recipe"
 COMMIT_TAG = "dvc.commit"
 ARTIFACT = "lineage.json"
+REGISTRY = Path("data/registry.json")
 DATA = ("data/prepared", "data/imitation", "data/preferences.jsonl", "data/critique.jsonl")
 ROLES = {"teacher": "teacher", "critique": "critic"}
 """The stages that ask a large model for what a student learns from, and its role there."""
 
 
 def record(store: Store, name: str, version: Version, arm: str) -> None:
-    """Tag the version and its run with where they come from, unless an earlier call did: weights
-    that come out the same in a later experiment were made by the first one."""
-    if RECIPE_TAG in store.client.get_model_version(name, version.number).tags:
+    """Tag the version and its run with where they come from, unless a commit is known already:
+    weights that come out the same in a later experiment were made by the first one."""
+    made = recipe(locked(), f"models/{arm}")
+    known = store.client.get_model_version(name, version.number).tags
+    if known.get(RECIPE_TAG) == fingerprint(made) or COMMIT_TAG in known:
         return
-    text = LOCK_FILE.read_text(encoding="utf-8") if LOCK_FILE.is_file() else ""
-    made = recipe(read_lock(text), f"models/{arm}")
-    tags = {**place(), **hashes(made), **({RECIPE_TAG: fingerprint(made)} if made else {})}
-    registry.set_tags(store, name, version, tags)
+    if RECIPE_TAG in known and version.number in link(store, name):
+        return
+    record_run(store, version.run_id, made)
     run = store.client.get_run(version.run_id).data.tags
-    for key, value in tags.items():
-        if key not in run:
-            store.client.set_tag(version.run_id, key, clean(value))
+    trained = {key: run[key] for key in PLACES if key in run}
+    registry.set_tags(store, name, version, {**trained, **tags_of(made)})
+
+
+def record_runs(store: Store) -> None:
+    """Likewise for the runs of trainings that are no version: earlier rounds and warm starts."""
+    stages = locked()
+    for file in [path for entry in stages.values() for path in outs(entry)]:
+        if file.endswith(".json") and read_json(Path(file)).get("run_id"):
+            pointer = tracking.read_pointer(Path(file))
+            run = tracking.find_run(store, pointer["stage"], pointer)
+            if run and RECIPE_TAG not in run.data.tags:
+                record_run(store, run.info.run_id, recipe(stages, file))
+
+
+def record_run(store: Store, run_id: str, made: Recipe) -> None:
+    """The tags, and the recipe itself with the calls in it as an artifact."""
+    for key, value in tags_of(made).items():
+        store.client.set_tag(run_id, key, clean(value))
     if made:
-        document = {"recipe": made, "calls": calls(made)}
-        store.client.log_dict(version.run_id, document, ARTIFACT)
+        store.client.log_dict(run_id, {"recipe": made, "calls": calls(made)}, ARTIFACT)
+
+
+def locked() -> Recipe:
+    return read_lock(LOCK_FILE.read_text(encoding="utf-8")) if LOCK_FILE.is_file() else {}
+
+
+def tags_of(made: Recipe) -> dict[str, str]:
+    return {**hashes(made), **({RECIPE_TAG: fingerprint(made)} if made else {})}
 
 
 def hashes(made: Recipe) -> dict[str, str]:
@@ -92,37 +118,79 @@ def numbers(counts: Mapping[str, Any]) -> dict[str, float]:
 
 
 def link(store: Store, name: str) -> dict[str, str]:
-    """Tag each version, and its run, with the commit that holds its recipe; version -> commit.
+    """Tag each version and each run with the commit that holds its recipe; version -> commit.
 
-    Versions that are linked already are left alone, so this costs nothing the second time.
+    Those that are linked already are left alone, so this costs nothing the second time.
     """
-    open_ = {
-        version.tags[RECIPE_TAG]: version
-        for version in registry.versions(store, name)
-        if RECIPE_TAG in version.tags and COMMIT_TAG not in version.tags
-    }
+    versions = unlinked((v.tags, v) for v in registry.versions(store, name))
+    query = f"tags.\"{RECIPE_TAG}\" LIKE '%'"
+    found = store.client.search_runs([store.experiment], query)
+    runs = unlinked((run.data.tags, run.info.run_id) for run in found)
     linked = {}
-    for commit, stages in commits(stage.root()) if open_ else ():
-        for print_ in recipes(stages).values():
-            if version := open_.pop(print_, None):
-                store.client.set_model_version_tag(name, version.version, COMMIT_TAG, commit)
-                store.client.set_tag(version.run_id, COMMIT_TAG, commit)
-                linked[str(version.version)] = commit
+    for print_, commit in holders({*versions, *runs}):
+        for run_id in runs.get(print_, []):
+            store.client.set_tag(run_id, COMMIT_TAG, commit)
+        for version in versions.get(print_, []):
+            store.client.set_model_version_tag(name, version.version, COMMIT_TAG, commit)
+            linked[str(version.version)] = commit
     return linked
 
 
-def recipes(stages: Recipe) -> dict[str, str]:
-    """models/ARM -> the fingerprint of its recipe, for every model of a dvc.lock."""
-    paths = [path for entry in stages.values() for path in outs(entry)]
-    return {path: fingerprint(recipe(stages, path)) for path in paths if path.startswith("models/")}
+def unlinked(tagged: Iterable[tuple[Mapping[str, str], Any]]) -> dict[str, list[Any]]:
+    """Fingerprint of a recipe -> the versions or runs of it that know no commit yet."""
+    found: dict[str, list[Any]] = {}
+    for tags, item in tagged:
+        if RECIPE_TAG in tags and COMMIT_TAG not in tags:
+            found.setdefault(tags[RECIPE_TAG], []).append(item)
+    return found
+
+
+def holders(wanted: set[str]) -> Iterator[tuple[str, str]]:
+    """(fingerprint, the oldest commit whose dvc.lock holds that recipe) of those wanted."""
+    if not wanted:
+        return
+    for commit, stages in commits(stage.root()):
+        for print_ in recipes(stages) & wanted:
+            wanted = wanted - {print_}
+            yield print_, commit
+        if not wanted:
+            return
+
+
+def recipes(stages: Recipe) -> set[str]:
+    """The fingerprints of the recipes of every model in a dvc.lock."""
+    return {fingerprint(recipe(stages, path)) for path, _ in models(stages)}
+
+
+def models(stages: Recipe) -> set[tuple[str, str]]:
+    """(path, DVC's hash) of every model in a dvc.lock."""
+    entries = [out for entry in stages.values() for out in entry.get("outs", [])]
+    return {(o["path"], o.get("md5", "")) for o in entries if o["path"].startswith("models/")}
 
 
 def of_branch(store: Store, name: str, branch: str) -> list[Any]:
-    """The versions whose recipe stands in dvc.lock in some commit of a branch (or any revision),
+    """The versions whose weights stand in dvc.lock in some commit of a branch (or any revision),
     newest first; none when git knows no such revision."""
-    locks = (stages for _, stages in commits(stage.root(), branch))
-    held = {print_ for stages in locks for print_ in recipes(stages).values()}
-    return [v for v in registry.versions(store, name) if v.tags.get(RECIPE_TAG) in held]
+    held = {model for _, stages in commits(stage.root(), branch) for model in models(stages)}
+
+    def weights(version: Any) -> tuple[str, str | None]:
+        path = f"models/{version.tags.get('arm')}"
+        return path, version.tags.get(f"dvc.{path}")
+
+    return [version for version in registry.versions(store, name) if weights(version) in held]
+
+
+def sync(store: Store, name: str) -> str:
+    """Link what can be linked; what there is to say about it."""
+    linked = link(store, name)
+    lines = [f"version {number} was made by commit {commit}" for number, commit in linked.items()]
+    known = {version.tags.get(HASH_TAG) for version in registry.versions(store, name)}
+    here = read_json(REGISTRY)
+    absent = [arm for arm, entry in here.items() if entry.get("model_sha256") not in known]
+    if absent:
+        told = f"{', '.join(absent)}: made elsewhere and no version here yet"
+        lines.append(f"{told}; `dvc repro --force --single-item register` makes one of each.")
+    return "\n".join(lines or ["everything that was logged is in MLflow and linked"])
 
 
 def listing(store: Store, name: str, branch: str | None) -> str:

@@ -64,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             store.client.log_artifact(version.run_id, args.report)
             store.client.log_dict(version.run_id, {"stages": ledger}, "calls.json")
             versions[arm] = version
+        trail.record_runs(store)
         put_up(store, params.name, [versions[arm] for arm in ranking])
         aliases = registry.aliases(store, params.name)
         trail.link(store, params.name)
