@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from quip import student
-from quip.likelihood import Side, Texts, forward, length
-from quip.losses import sequence_logps
+from quip.likelihood import Texts, forward, length
+from quip.losses import IGNORED, sequence_logps
 from quip.student import Student
 
 LITERALS = ["I missed my bus.", "It rained on our picnic, so we all went home early.", "I ran."]
@@ -37,8 +37,8 @@ def tiny(request: pytest.FixtureRequest, tiny_student: Path, tiny_bart: Path) ->
 
 
 @torch.no_grad()
-def logps(tiny: Student, batch: Texts, side: Side = "right") -> torch.Tensor:
-    return sequence_logps(*forward(tiny, batch, 128, side))[0]
+def logps(tiny: Student, batch: Texts) -> torch.Tensor:
+    return sequence_logps(*forward(tiny, batch, 128))[0]
 
 
 def next_token(tiny: Student, literal: str) -> Callable[[list[int]], torch.Tensor]:
@@ -75,19 +75,15 @@ def by_loop(tiny: Student, literal: str, text: str) -> float:
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_it_equals_a_plain_loop_over_tokens(tiny: Student, side: Side) -> None:
-    """Whatever side the tokenizer, or the batch of a causal student, is padded on."""
+def test_it_equals_a_plain_loop_over_tokens(tiny: Student, side: str) -> None:
+    """Whatever side the tokenizer pads on."""
     tiny.tokenizer.padding_side = side
     expected = [
         by_loop(tiny, LITERALS[row], text)
         for row, text in zip(BATCH.rows, BATCH.texts, strict=True)
     ]
     assert max(expected) - min(expected) > 1
-    assert logps(tiny, BATCH, side).tolist() == pytest.approx(expected, abs=1e-4, rel=1e-6)
-
-
-def test_the_side_of_the_padding_plays_no_part(tiny: Student) -> None:
-    assert (logps(tiny, BATCH, "left") - logps(tiny, BATCH, "right")).abs().max() < 1e-5 * 100
+    assert logps(tiny, BATCH).tolist() == pytest.approx(expected, abs=1e-4, rel=1e-6)
 
 
 def test_the_batch_plays_no_part(tiny: Student) -> None:
@@ -119,5 +115,6 @@ def test_the_length_is_the_number_of_scored_tokens(tiny: Student) -> None:
 def test_a_longer_text_keeps_its_first_tokens(tiny: Student) -> None:
     _, labels = forward(tiny, BATCH, 128)
     _, cut = forward(tiny, BATCH, 20)
-    assert cut.shape[1] < labels.shape[1]
-    assert torch.equal(cut, labels[:, : cut.shape[1]])
+    kept = cut != IGNORED
+    assert kept.sum() < (labels != IGNORED).sum()
+    assert torch.equal(cut[kept], labels[:, : cut.shape[1]][kept])

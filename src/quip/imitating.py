@@ -51,9 +51,11 @@ def imitate(
 def trl(held_out: Pairs, params: Imitation) -> training.Fit:
     def make_trainer(student: Student, rows: Pairs, shared: dict[str, Any]) -> Any:
         from datasets import Dataset
-        from trl import SFTConfig, SFTTrainer
+        from trl import SFTConfig
 
-        return SFTTrainer(
+        from quip.trainers import Sft
+
+        return Sft(
             model=student.model,
             args=SFTConfig(
                 **shared,

@@ -2,21 +2,20 @@
 
 A text's log-probability depends on neither its padding nor its neighbours in the batch (but for
 floating-point noise): padding is masked, and positions are counted from a text's own first token.
-An encoder-decoder reads each literal once, however many texts answer it.
+Either family reads each literal once, however many texts answer it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from quip.losses import IGNORED
+from quip.packing import Text, logits
 from quip.student import Student, completion, prompt
-
-Side = Literal["left", "right"]
 
 
 class Texts(NamedTuple):
@@ -27,35 +26,26 @@ class Texts(NamedTuple):
     texts: Sequence[str]
 
 
-def forward(
-    student: Student, batch: Texts, max_length: int, side: Side = "right"
-) -> tuple[Tensor, Tensor]:
+def forward(student: Student, batch: Texts, max_length: int) -> tuple[Tensor, Tensor]:
     """Logits (n, length, vocabulary) and the labels (n, length) they predict, for n texts.
 
-    `side` is where a causal student's rows are padded. Longer ones keep their first `max_length`
-    tokens, as TRL does.
+    Rows that are too long keep their first `max_length` tokens, as TRL does.
     """
     if student.family == "causal":
-        return forward_causal(student, batch, max_length, side)
+        return forward_causal(student, batch, max_length)
     return forward_encoder_decoder(student, batch, max_length)
 
 
-def forward_causal(
-    student: Student, batch: Texts, max_length: int, side: Side
-) -> tuple[Tensor, Tensor]:
+def forward_causal(student: Student, batch: Texts, max_length: int) -> tuple[Tensor, Tensor]:
     tokens = [
         causal_tokens(student, batch.literals[row], text, max_length)
         for row, text in zip(batch.rows, batch.texts, strict=True)
     ]
-    device = student.model.device
-    ids = padded([ids for ids, _ in tokens], student.tokenizer.pad_token_id, side).to(device)
-    mask = padded([[1] * len(ids) for ids, _ in tokens], 0, side).to(device)
-    scored = [[IGNORED] * min(n, len(ids)) + ids[n:] for ids, n in tokens]
-    labels = padded(scored, IGNORED, side).to(device)
-    # Padded on the right, positions are counted from the row's first place anyway.
-    more = {"position_ids": (mask.cumsum(-1) - 1).clamp_min(0)} if side == "left" else {}
-    logits = student.model(input_ids=ids, attention_mask=mask, use_cache=False, **more).logits
-    return logits[:, :-1], labels[:, 1:]
+    texts = [Text(tuple(ids[:n]), tuple(ids[n:])) for ids, n in tokens]
+    found = logits(student.model, texts)
+    each = found.split([len(text.tokens) for text in texts])
+    labels = padded([text.tokens for text in texts], IGNORED).to(found.device)
+    return torch.nn.utils.rnn.pad_sequence(list(each), batch_first=True), labels
 
 
 def causal_tokens(
@@ -109,12 +99,7 @@ def length(student: Student, literal: str, text: str, max_length: int) -> int:
     return len(target_tokens(student, text, max_length))
 
 
-def padded(rows: Sequence[Sequence[int]], value: int, side: Side = "right") -> Tensor:
-    """Rows of unlike length as one (n, longest) tensor, filled up with `value` on one side."""
+def padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
+    """Rows of unlike length as one (n, longest) tensor, filled up with `value` on the right."""
     width = max(len(row) for row in rows)
-    filled = ([value] * (width - len(row)) for row in rows)
-    joined = (
-        [*fill, *row] if side == "left" else [*row, *fill]
-        for fill, row in zip(filled, rows, strict=True)
-    )
-    return torch.tensor(list(joined))
+    return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows])

@@ -204,20 +204,12 @@ def dpo_trainer(
     reference: Any = None,
 ) -> Any:
     from datasets import Dataset
-    from trl import DPOConfig, DPOTrainer
+    from trl import DPOConfig
 
-    from quip.student import completion, prompt
+    from quip.trainers import Dpo as Trainer
     from quip.training import peft_config
 
-    data = [
-        {
-            "prompt": prompt(row.literal),
-            "chosen": completion(row.chosen),
-            "rejected": completion(row.rejected),
-        }
-        for row in rows
-    ]
-    return DPOTrainer(
+    return Trainer(
         model=student.model,
         ref_model=reference,
         args=DPOConfig(
@@ -229,10 +221,24 @@ def dpo_trainer(
             ld_alpha=dpo.ld_alpha,
             precompute_ref_log_probs=True,
         ),
-        train_dataset=Dataset.from_list(data),
+        train_dataset=Dataset.from_list(pairs_of(rows)),
         processing_class=student.tokenizer,
         peft_config=peft_config(lora),
     )
+
+
+def pairs_of(rows: Sequence[Preference]) -> list[dict[str, str]]:
+    """As TRL takes them."""
+    from quip.student import completion, prompt
+
+    return [
+        {
+            "prompt": prompt(row.literal),
+            "chosen": completion(row.chosen),
+            "rejected": completion(row.rejected),
+        }
+        for row in rows
+    ]
 
 
 if __name__ == "__main__":
