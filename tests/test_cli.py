@@ -30,6 +30,7 @@ VERBS = (
     "doctor",
     "plan",
     "calls",
+    "human",
     "times",
     "results",
     "trace",

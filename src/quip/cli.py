@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from quip import calls
+from quip import calls, human
 from quip.errors import DataError, QuipError
 
 PARAMS = Path("params.yaml")
@@ -42,6 +42,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(calls.app, name="calls")
+app.add_typer(human.app, name="human")
 
 
 @app.command()

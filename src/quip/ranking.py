@@ -1,7 +1,8 @@
 """From the critic's comparisons of an input's texts to their ranking, and to one training pair.
 
 Pure. A text's score is the mean, over its readable comparisons, of the calibrated preference for
-it (`quip.preference.of`). With two texts that is the preference itself.
+it (`quip.preference.of`). With two texts that is the preference itself. A comparison of which the
+critic says the same whichever text comes first is undecided, by whatever method of debiasing.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def rank(critiques: Sequence[Critique], debias: Debias) -> Ranking | None:
     None when fewer than two texts have a readable comparison."""
     votes: dict[str, list[float]] = {}
     for critique in critiques:
-        value = of(critique, debias)
+        value = preferred(critique, debias)
         if value is not None:
             votes.setdefault(critique.a, []).append(value)
             votes.setdefault(critique.b, []).append(1 - value)
@@ -62,6 +63,15 @@ def rank(critiques: Sequence[Critique], debias: Debias) -> Ranking | None:
     )
 
 
+def preferred(critique: Critique, debias: Debias) -> float | None:
+    """The calibrated preference for text `a`; one half from a critic that names a position and no
+    text: equal answers in both orders, which averaging cancels and a single order would believe."""
+    first = critique.forward.p_first
+    if first is not None and first == critique.backward.p_first:
+        return 0.5
+    return of(critique, debias)
+
+
 def ranks(scores: Sequence[float]) -> list[int]:
     """0 for the best; a score equal to the one before shares its rank."""
     found = [0]
@@ -74,7 +84,7 @@ def between(best: str, worst: str, critiques: Iterable[Critique], debias: Debias
     """The calibrated preference for `best` over `worst`, as these two were compared."""
     for critique in critiques:
         if {critique.a, critique.b} == {best, worst}:
-            value = of(critique, debias)
+            value = preferred(critique, debias)
             return value if value is None or critique.a == best else 1 - value
     return None
 
