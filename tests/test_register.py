@@ -13,7 +13,8 @@ import yaml
 
 from quip import promotions, registry, tracking
 from quip.errors import DataError, ParamsError
-from quip.lineage import model_digest
+from quip.lineage import data_hash, model_digest
+from quip.records import Reference, Response, write_rows
 from quip.stages import register
 
 NAME = "quip-student"
@@ -24,6 +25,7 @@ def cell(score: float) -> dict[str, Any]:
     return {
         **{"wtr": score + 0.1, "score": score, "score_ci95": [score - 0.1, score + 0.1]},
         **{"n": 120, "win": 0.3, "tie": 0.2, "loss": 0.5},
+        **{"ci95": [score, score + 0.2]},
     }
 
 
@@ -39,6 +41,26 @@ def write_results(scores: Mapping[str, float]) -> None:
 def write(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value))
+
+
+def write_answers(*arms: str) -> None:
+    """The evaluation inputs with the teacher's texts, and what each arm answers."""
+    rows = [
+        Reference(
+            input=f"t{i}",
+            split=split,
+            literal=f"My bus number {i} was late.",
+            paraphrases=[f"bus {i} took a nap"],
+        )
+        for i, split in enumerate(("test", "test", "ood"))
+    ]
+    write_rows("data/imitation/references.jsonl", rows)
+    for arm in arms:
+        answers = [
+            Response(input=r.input, split=r.split, literal=r.literal, text=f"{arm} on {r.input}")
+            for r in rows
+        ]
+        write_rows(f"data/responses/{arm}.jsonl", answers)
 
 
 def write_params(arms: Any = ARMS) -> None:
@@ -72,6 +94,7 @@ def project(checkout: Path) -> Path:
     write_student("sft", b"sft weights")
     write_student("dpo", b"dpo weights")
     write_results({"sft": 0.3, "dpo": 0.4})
+    write_answers(*ARMS)
     Path("data/report").mkdir()
     Path("data/report/report.html").write_text("<p>report</p>")
     return checkout
@@ -81,8 +104,9 @@ def run_stage() -> dict[str, Any]:
     register.main(
         [
             *("--models", "models", "--metrics", "data/metrics", "--runs", "data/runs"),
-            *("--curves", "data/curves", "--report", "data/report/report.html"),
-            *("--out", "data/registry.json"),
+            *("--curves", "data/curves", "--responses", "data/responses"),
+            *("--references", "data/imitation/references.jsonl"),
+            *("--report", "data/report/report.html", "--out", "data/registry.json"),
         ]
     )
     found: dict[str, Any] = json.loads(Path("data/registry.json").read_text())
@@ -111,8 +135,8 @@ def test_what_the_stages_asked_and_paid_stands_on_the_run(project: Path) -> None
     write(Path("data/metrics/teacher.json"), {"answered": 10, **ledger})
     write(Path("data/metrics/judge_dpo.json"), {"verdicts": 5, "judges": {"j": ledger}})
     run = client().get_run(run_stage()["dpo"]["run_id"])
-    assert run.data.metrics["calls.calls"] == 20
-    assert run.data.metrics["calls.paid"] == pytest.approx(0.6)
+    assert run.data.metrics["calls/calls"] == 20
+    assert run.data.metrics["calls/paid"] == pytest.approx(0.6)
     kept = Path(client().download_artifacts(run.info.run_id, "calls.json"))
     stages = [row["stage"] for row in json.loads(kept.read_text())["stages"]]
     assert stages == ["judge_dpo", "teacher"]
@@ -123,7 +147,7 @@ def test_registering_again_changes_nothing(project: Path) -> None:
     assert run_stage() == first
     assert len(client().search_model_versions(f"name = '{NAME}'")) == 2
     run_id = first["dpo"]["run_id"]
-    assert len(client().get_metric_history(run_id, "test.score.embedded")) == 1
+    assert len(client().get_metric_history(run_id, "test/score.embedded")) == 1
 
 
 def test_a_version_points_to_its_training_run_and_says_what_it_is_worth(project: Path) -> None:
@@ -140,11 +164,73 @@ def test_a_version_points_to_its_training_run_and_says_what_it_is_worth(project:
     )
     assert (tags["score_ci95"], tags["critic.agreement"]) == ("0.300 to 0.500", "0.800")
     found = client().get_run(run.id)
-    assert found.data.metrics["test.score.embedded"] == 0.4
-    assert found.data.metrics["ood.wtr.embedded"] == 0.5
-    assert found.data.metrics["critic.agreement"] == 0.8
-    assert [a.path for a in client().list_artifacts(run.id)] == ["calls.json", "report.html"]
+    assert found.data.metrics["test/score.embedded"] == 0.4
+    assert found.data.metrics["ood/wtr.embedded"] == 0.5
+    assert found.data.metrics["critic/agreement"] == 0.8
+    kept = [file.path for file in client().list_artifacts(run.id)]
+    assert kept == ["README.md", "calls.json", "card.json", "report.html", "samples.json"]
     assert (found.info.status, found.info.end_time) == ("FINISHED", before.end_time)
+
+
+def test_a_version_s_page_and_its_run_s_tell_what_it_is(project: Path) -> None:
+    run_stage()
+    version = client().get_model_version_by_alias(NAME, "champion")
+    assert "direct preference optimisation" in version.description
+    assert "| test | embedded | 120 | 0.50 [0.40, 0.60] | 0.40 [0.30, 0.50] |" in (
+        version.description
+    )
+    assert client().get_run(version.run_id).data.tags["mlflow.note.content"] == version.description
+    assert f"models:/{NAME}@champion" in client().get_registered_model(NAME).description
+    experiment = client().get_experiment(tracking.connect().experiment)
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    assert "samples.json" in experiment.tags["mlflow.note.content"]
+
+
+def test_the_samples_are_a_table_that_mlflow_compares_between_runs(project: Path) -> None:
+    runs = [run_stage()[arm]["run_id"] for arm in ARMS]
+    run_stage()
+    experiment = tracking.connect().experiment
+    table = client().load_table(experiment, "samples.json", extra_columns=["run_id"])
+    assert sorted(table.columns) == ["input", "literal", "run_id", "student", "teacher"]
+    assert sorted(table["run_id"]) == sorted(2 * runs)
+    found = {(row.run_id, row.input): row.student for row in table.itertuples()}
+    assert found[runs[0], "t0"] == "sft on t0"
+    assert found[runs[1], "t1"] == "dpo on t1"
+
+
+def test_figures_name_the_data_on_which_they_were_measured(project: Path) -> None:
+    entries = [run_stage(), run_stage()][1]
+    run = client().get_run(entries["dpo"]["run_id"])
+    used = {
+        data.dataset.name: (data.dataset.digest, data.tags[0].value)
+        for data in run.inputs.dataset_inputs
+    }
+    md5 = data_hash(Path("data/imitation/references.jsonl"))
+    assert used == {
+        f"data/imitation/references.jsonl, {split}": (md5, "evaluation")
+        for split in ("test", "ood")
+    }
+    profile = json.loads(run.inputs.dataset_inputs[0].dataset.profile)
+    assert profile["num_rows"] in (1, 2)
+    (model,) = client().search_logged_models(
+        [tracking.connect().experiment], "name = 'dpo'", max_results=10
+    )
+    (score,) = [m for m in model.metrics if m.key == "test/score.embedded"]
+    assert (score.dataset_name, score.dataset_digest) == (
+        *("data/imitation/references.jsonl, test", md5),
+    )
+
+
+def test_a_training_that_ran_elsewhere_shows_its_data_too(project: Path) -> None:
+    model = {"path": "models/dpo", "md5": "0b.dir", "size": 1}
+    deps = [{"path": "data/imitation", "md5": "0c.dir"}, {"path": "data/roles/arms/dpo.json"}]
+    Path("dvc.lock").write_text(
+        yaml.safe_dump({"stages": {"align@dpo": {"deps": deps, "outs": [model]}}})
+    )
+    run = client().get_run(run_stage()["dpo"]["run_id"])
+    known = {data.dataset.name: data.tags[0].value for data in run.inputs.dataset_inputs}
+    assert known["data/imitation"] == "imitation"
+    assert len(known) == 3
 
 
 def test_the_data_and_model_hashes_of_dvc_lock_are_tags(project: Path) -> None:

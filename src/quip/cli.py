@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -151,6 +151,35 @@ def serve(
     typer.echo(f"quip: {', '.join(voice.name for voice in found)}")
     typer.echo(f"quip: page http://{host}:{port}/  endpoint http://{host}:{port}/v1")
     uvicorn.run(serving.make_app(found, votes), host=host, port=port, log_level="warning")
+
+
+@app.command()
+def export(
+    student: Annotated[
+        str, typer.Argument(metavar="VERSION|ARM", help="A version's number or alias, or an arm.")
+    ],
+    out: Annotated[Path, typer.Option(help="A new folder; an earlier export is replaced.")],
+    gguf: Annotated[
+        Literal["f16", "f32"] | None,
+        typer.Option(help="Also a GGUF file for llama.cpp and Ollama, held against the student."),
+    ] = None,
+    push: Annotated[
+        str | None, typer.Option(metavar="REPO", help="Say what would go to this hub repository.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="With --push: really send it.")] = False,
+) -> None:
+    """A student as a folder for others: safetensors, tokenizer, model card, GGUF if wanted."""
+    if yes and not push:
+        raise DataError("--yes goes with --push REPO: it says that the export is to be sent.")
+    from quip import export as exporting
+    from quip import speak
+
+    speak.gentle()
+    speak.quiet()
+    exporting.export(student, out, gguf)
+    typer.echo(exporting.told(out))
+    if push:
+        typer.echo(exporting.push(out, push, send=yes))
 
 
 @app.command()

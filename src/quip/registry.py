@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from quip.errors import DataError
-from quip.tracking import Point, Store, clean, current, log_points, now_ms
+from quip.tracking import Store, clean, current
 
 MODEL_CODE = Path(__file__).with_name("serving_model.py")
 REQUIREMENTS = ("mlflow", "torch", "transformers", "safetensors")
@@ -132,10 +132,22 @@ def address(name: str, version: Any) -> str:
     return f"models:/{name}/{version.version}"
 
 
-def load_student(store: Store, name: str, version: Any) -> Any:
-    """The `student.Student` of one of MLflow's versions, ready to generate."""
+def model_folder(store: Store, name: str, version: Any) -> Path:
+    """The folder of weights and tokenizer behind one of MLflow's versions, fetched if need be."""
+    check_files(store, name, version)
+    with current(store) as mlflow:
+        fetched = Path(mlflow.artifacts.download_artifacts(address(name, version)), "artifacts")
+    return next(path for path in fetched.iterdir() if path.is_dir())
+
+
+def check_files(store: Store, name: str, version: Any) -> None:
     if not files_exist(store.client.get_model_version_download_uri(name, version.version)):
         raise DataError(f"{name} version {version.version}: its files are gone from the store.")
+
+
+def load_student(store: Store, name: str, version: Any) -> Any:
+    """The `student.Student` of one of MLflow's versions, ready to generate."""
+    check_files(store, name, version)
     with current(store) as mlflow:
         loaded = mlflow.pyfunc.load_model(address(name, version))
     return loaded.unwrap_python_model().student
@@ -198,14 +210,6 @@ def set_aliases(store: Store, name: str, wanted: Mapping[str, Version | None]) -
             store.client.delete_registered_model_alias(name, alias)
         else:
             store.client.set_registered_model_alias(name, alias, version.number)
-
-
-def log_results(store: Store, version: Version, values: Mapping[str, float]) -> None:
-    """Log final figures on the run and on the model behind the version, once each."""
-    known = store.client.get_run(version.run_id).data.metrics
-    new = {key: value for key, value in values.items() if known.get(key) != value}
-    points = [Point(key, value, 0, now_ms(), version.model) for key, value in new.items()]
-    log_points(store, version.run_id, points)
 
 
 def champion(store: Store, name: str) -> str | None:

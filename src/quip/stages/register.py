@@ -11,7 +11,7 @@ that ran here; a run that the tracking store does not have is filled in. Running
 same weights changes nothing.
 
     python -m quip.stages.register --models DIR --metrics DIR --runs DIR --curves DIR \\
-        --report FILE --out FILE
+        --responses DIR --references FILE --report FILE --out FILE
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from typing import Any
 
 from filelock import FileLock
 
-from quip import promotions, registry, stage, tracking, trail
+from quip import card, model_page, promotions, registry, stage, tracking, trail
 from quip.agreement import trusted
 from quip.costs import costs
 from quip.documents import read_json
 from quip.errors import DataError, ParamsError
 from quip.lineage import model_digest
 from quip.params import Section, load, read_params
-from quip.records import write_json
+from quip.records import Reference, Response, read_rows, write_json
 from quip.registry import Student, Version, serving_options
 
 SPLIT = "test"
@@ -42,7 +42,8 @@ class Params(Section):
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = stage.arguments(__doc__, argv, "models", "metrics", "runs", "curves", "report", "out")
+    names = ("models", "metrics", "runs", "curves", "responses", "references", "report", "out")
+    args = stage.arguments(__doc__, argv, *names)
     params, sections = load("register", Params), read_params()
     arms = read_arms(sections)
     wtr = read_json(Path(args.metrics, "wtr.json"))
@@ -52,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         {file.stem: read_json(file) for file in sorted(Path(args.metrics).glob("*.json"))}
     )
     digests = {arm: checked_digest(args, arm) for arm in arms}
+    references = read_rows(args.references, Reference)
     # Two experiments that end at once would otherwise both find no version and make one each.
     with FileLock(stage.state("register.lock")), tracking.required() as store:
         versions = {}
@@ -60,11 +62,26 @@ def main(argv: Sequence[str] | None = None) -> None:
             version = registry.register(store, params.name, student, serving_options(sections))
             trail.record(store, params.name, version, arm)
             registry.set_tags(store, params.name, version, tags(arm, wtr, critic))
-            registry.log_results(store, version, {**results(arm, wtr, critic), **spent(ledger)})
+            facts = card.gather(
+                params.name,
+                arm,
+                digests[arm],
+                student.folder,
+                Path(args.metrics),
+                Path(args.runs, f"{arm}.json"),
+                sections.get("respond"),
+            )
+            model_page.describe(store, params.name, version, facts)
+            model_page.log_training_data(store, version, facts.run["stage"], facts.made)
+            figures = {**results(arm, wtr, critic), **spent(ledger)}
+            model_page.log_results(store, version, figures, Path(args.references), references)
+            answers = read_rows(Path(args.responses, f"{arm}.jsonl"), Response)
+            model_page.log_samples(store, version, references, answers)
             store.client.log_artifact(version.run_id, args.report)
             store.client.log_dict(version.run_id, {"stages": ledger}, "calls.json")
             versions[arm] = version
         trail.record_runs(store)
+        model_page.describe_project(store, params.name)
         put_up(store, params.name, [versions[arm] for arm in ranking])
         aliases = registry.aliases(store, params.name)
         trail.link(store, params.name)
@@ -139,14 +156,15 @@ def tags(arm: str, wtr: Mapping[str, Any], critic: Mapping[str, Any]) -> dict[st
 
 
 def results(arm: str, wtr: Mapping[str, Any], critic: Mapping[str, Any]) -> dict[str, float]:
-    """The few figures worth a column in MLflow: `test.score.embedded`, `critic.agreement`, ..."""
+    """The few figures worth a column in MLflow: `test/score.embedded`, `critic/agreement`, ...
+    What stands before the stroke is a section of its charts."""
     values = {
-        f"{split}.{key}.{judge}": figures[key]
+        f"{split}/{key}.{judge}": figures[key]
         for split, judges in wtr["arms"][arm].items()
         for judge, figures in judges.items()
         for key in ("wtr", "score")
     }
-    trust = {f"critic.{key}": critic.get(key) for key in ("agreement", "position_bias")}
+    trust = {f"critic/{key}": critic.get(key) for key in ("agreement", "position_bias")}
     found = {**values, **trust}
     return {key: float(value) for key, value in found.items() if value is not None}
 
@@ -155,7 +173,7 @@ def spent(ledger: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """The calls of all stages together: how many rows asked, how many came from the call store,
     what they stand for and what was paid."""
     keys = ("calls", "stored", "money", "paid")
-    return {f"calls.{key}": float(sum(row[key] for row in ledger)) for key in keys}
+    return {f"calls/{key}": float(sum(row[key] for row in ledger)) for key in keys}
 
 
 def put_up(store: tracking.Store, name: str, ranking: Sequence[Version]) -> None:
