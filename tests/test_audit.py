@@ -13,7 +13,7 @@ from conftest import ChatServer, chat, likes, options, shown
 from quip.agreement import agreement, audit_summary, interval, trusted
 from quip.errors import DataError
 from quip.preference import Debias
-from quip.records import Answer, Critique, GoldPair, read_rows, write_rows
+from quip.records import Answer, Critique, GoldPair, read_rows, write_json, write_rows
 from quip.stages import audit
 
 Project = Callable[..., Path]
@@ -146,9 +146,9 @@ MCP = {"kind": "mcp", "endpoint": "scripted", "prompt": "critic", "samples": 3}
 
 def run() -> dict[str, Any]:
     write_rows("gold.jsonl", gold())
-    audit.main(
-        options(gold="gold.jsonl", reward="reward", out="critiques.jsonl", metrics="critic.json")
-    )
+    write_json("extra.json", {})
+    out = options(reward="reward", out="critiques.jsonl", metrics="critic.json")
+    audit.main([*options(gold="gold.jsonl", extra="extra.json"), *out])
     found: dict[str, Any] = json.loads(Path("critic.json").read_text(encoding="utf-8"))
     return found
 

@@ -69,7 +69,7 @@ def test_doctor_names_every_wrong_section() -> None:
 
 
 def test_every_section_of_params_yaml_has_a_reader() -> None:
-    known = {*doctor.section_models(), "arms", "endpoints"}
+    known = {*doctor.section_models(), "arms", "endpoints", "graded"}
     assert set(shipped_params()) <= known
 
 

@@ -25,7 +25,7 @@ STAGES = {name: stage.get("do", stage) for name, stage in DVC["stages"].items()}
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 MODELS = {"sft", "align", "baseline", "candidates", "respond", "meaning"}
 """Modules of stages that run a model of their own; all others must start without torch."""
-LATE = {"quip.serving_model", "quip.reward", "quip.precision"}
+LATE = {"quip.serving_model", "quip.reward", "quip.growing", "quip.precision"}
 """Modules that are imported only where a model is really needed."""
 
 

@@ -13,20 +13,29 @@ import torch
 from safetensors.torch import load_file
 
 from conftest import options
-from quip import corruptions, critic, preference, reward
+from quip import corruptions, critic, growing, preference, reward
 from quip.critic import Comparison, CriticParams
-from quip.errors import DataError
+from quip.errors import DataError, WeightsError
+from quip.graded import GradedPair
+from quip.growing import RewardParams
 from quip.preference import Debias
-from quip.records import GoldPair, write_json, write_rows
-from quip.reward import RewardParams
+from quip.records import write_json, write_rows
 from quip.stages import reward as stage
 
-PARAMS = RewardParams(epochs=12, batch_size=4, learning_rate=2e-3, seed=1, precision="fp32")
+PARAMS = RewardParams(
+    pairs=["gold"],
+    base="tiny",
+    spoiled=True,
+    epochs=12,
+    batch_size=4,
+    learning_rate=2e-3,
+    seed=1,
+    precision="fp32",
+)
 WORDS = ("bus", "cat", "soup", "hat", "dog", "tea", "car", "key")
 PAIRS = [
-    GoldPair(
+    GradedPair(
         id=f"g{i}",
-        kind="plain",
         half="tune",
         literal=f"I lost my {word}.",
         better=f"My {word} has eloped with a stranger.",
@@ -34,6 +43,9 @@ PAIRS = [
     )
     for i, word in enumerate(WORDS)
 ]
+
+
+TEXTS = [(pair.literal, text) for pair in PAIRS for text in (pair.better, pair.worse)]
 
 
 @pytest.fixture(scope="session")
@@ -73,13 +85,13 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def encoder(tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(reward.weights, "path", lambda name: tiny_encoder)
+    monkeypatch.setattr(growing, "encoder", lambda base: tiny_encoder)
     return tiny_encoder
 
 
 @pytest.fixture
 def grown(encoder: Path) -> reward.RewardModel:
-    return reward.train(PAIRS, PARAMS)
+    return growing.train(PAIRS, PARAMS)
 
 
 def compared(a: str, b: str, word: str = "bus") -> Comparison:
@@ -102,7 +114,7 @@ def test_an_off_topic_text_belongs_to_another_literal() -> None:
 
 
 def test_each_pair_is_taught_as_it_is_and_beside_two_worse_texts() -> None:
-    rows = reward.lessons(PAIRS, Random(1))
+    rows = growing.lessons(PAIRS, True, Random(1))
     assert len(rows) == 3 * len(PAIRS)
     for pair in PAIRS:
         worse = [row.worse for row in rows if row.better == pair.better]
@@ -114,11 +126,49 @@ def test_each_pair_is_taught_as_it_is_and_beside_two_worse_texts() -> None:
 # ---- the loss and the training
 
 
-def test_the_loss_is_the_negative_log_odds_probability() -> None:
-    loss = reward.pairwise_loss(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 2.0]))
-    by_hand = (math.log(1 + math.exp(-1)) + math.log(1 + math.exp(2))) / 2
+def test_the_loss_is_the_weighted_negative_log_odds_probability() -> None:
+    better, worse = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 2.0])
+    loss = growing.pairwise_loss(better, worse, torch.tensor([1.0, 3.0]))
+    by_hand = (math.log(1 + math.exp(-1)) + 3 * math.log(1 + math.exp(2))) / 2
     assert loss.item() == pytest.approx(by_hand, abs=1e-6)
-    assert reward.pairwise_loss(torch.zeros(3), torch.zeros(3)).item() == pytest.approx(math.log(2))
+    even = growing.pairwise_loss(torch.zeros(3), torch.zeros(3), torch.ones(3))
+    assert even.item() == pytest.approx(math.log(2))
+
+
+def graded(better: float, worse: float, source: str = "file") -> GradedPair:
+    return PAIRS[0].model_copy(update={"grades": (better, worse), "source": source})
+
+
+def test_a_pair_weighs_as_much_as_its_grades_differ() -> None:
+    pairs = [graded(1.0, 0.0), graded(4.0, 1.0), PAIRS[1], graded(90.0, 10.0, "in percent")]
+    assert growing.gap_weights(pairs) == [0.5, 1.5, 1.0, 1.0]
+    rows = growing.lessons(pairs, False, Random(1))
+    assert sorted(row.weight for row in rows) == [0.5, 1.0, 1.0, 1.5]
+
+
+def test_grades_that_nowhere_differ_weigh_nothing_down() -> None:
+    assert growing.gap_weights([graded(2.0, 2.0), graded(1.0, 1.0)]) == [1.0, 1.0]
+
+
+def test_a_wide_gap_is_learned_where_votes_contradict_each_other(encoder: Path) -> None:
+    wide = PAIRS[0].model_copy(update={"grades": (3.0, 0.0)})
+    narrow = wide.model_copy(
+        update={"better": wide.worse, "worse": wide.better, "grades": (0.1, 0.0)}
+    )
+    plain = PARAMS.model_copy(update={"spoiled": False})
+    for pairs in ([wide, narrow], [narrow, wide]):
+        assert growing.verdicts(growing.train(pairs, plain), [wide, narrow]) == [1.0, 0.0]
+
+
+def test_bases_are_pinned_models_local_folders_or_hub_ids(
+    tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(growing.weights, "path", lambda name: Path("pinned", name))
+    assert growing.encoder("all-minilm-l6-v2") == Path("pinned", "all-minilm-l6-v2")
+    assert growing.encoder(str(tiny_encoder)) == str(tiny_encoder)
+    assert growing.encoder("owner/model") == "owner/model"
+    with pytest.raises(WeightsError, match="no such folder"):
+        growing.encoder("./not/there")
 
 
 def test_an_untrained_model_prefers_nothing(encoder: Path) -> None:
@@ -127,13 +177,14 @@ def test_an_untrained_model_prefers_nothing(encoder: Path) -> None:
 
 
 def test_it_learns_its_pairs(grown: reward.RewardModel) -> None:
-    values = reward.rewards(grown, stage.texts(PAIRS))
-    assert stage.agreement(values) == 1.0
+    assert growing.verdicts(grown, PAIRS) == [1.0] * len(PAIRS)
+    turned = [p.model_copy(update={"better": p.worse, "worse": p.better}) for p in PAIRS]
+    assert growing.verdicts(grown, turned) == [0.0] * len(PAIRS)
 
 
 def test_the_same_seed_gives_the_same_model(grown: reward.RewardModel) -> None:
-    again = reward.train(PAIRS, PARAMS)
-    other = reward.train(PAIRS, PARAMS.model_copy(update={"seed": 2}))
+    again = growing.train(PAIRS, PARAMS)
+    other = growing.train(PAIRS, PARAMS.model_copy(update={"seed": 2}))
     assert torch.equal(again.head.weight, grown.head.weight)
     assert not torch.equal(other.head.weight, grown.head.weight)
 
@@ -146,14 +197,14 @@ def test_every_weight_moves_but_the_unused_pooler(grown: reward.RewardModel, enc
 
 def test_a_saved_model_gives_the_same_rewards(grown: reward.RewardModel, tmp_path: Path) -> None:
     reward.save(grown, tmp_path / "m")
-    rows = stage.texts(PAIRS)
+    rows = TEXTS
     assert reward.rewards(reward.load(tmp_path / "m"), rows) == reward.rewards(grown, rows)
     assert {p.suffix for p in (tmp_path / "m").iterdir()} <= {".safetensors", ".json", ".txt"}
     assert set(load_file(tmp_path / "m" / reward.HEAD)) == {"weight"}
 
 
 def test_the_order_and_the_batch_change_nothing(grown: reward.RewardModel) -> None:
-    rows = stage.texts(PAIRS)
+    rows = TEXTS
     alone = [reward.rewards(grown, [row])[0] for row in rows]
     assert reward.rewards(grown, rows[::-1], batch_size=5) == pytest.approx(alone[::-1], abs=1e-5)
 
@@ -199,34 +250,24 @@ def test_a_learned_critic_that_is_not_there_is_named(tmp_path: Path) -> None:
 # ---- the stage
 
 
-def run_stage(pairs: list[GoldPair], wanted: bool = True) -> dict[str, object]:
-    write_rows("gold.jsonl", pairs)
+def run_stage(wanted: bool = True) -> dict[str, object]:
+    write_rows("learn.jsonl", PAIRS)
     write_json("wanted.json", {"wanted": wanted})
-    stage.main(options(gold="gold.jsonl", wanted="wanted.json", model="m", metrics="m.json"))
+    stage.main(options(pairs="learn.jsonl", wanted="wanted.json", model="m", metrics="m.json"))
     found: dict[str, object] = json.loads(Path("m.json").read_text(encoding="utf-8"))
     return found
 
 
-def test_the_held_out_half_is_never_learned_from(
-    encoder: Path, project: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+def test_the_stage_saves_what_its_recipe_grows(
+    encoder: Path, grown: reward.RewardModel, project: Callable[..., Path]
 ) -> None:
     project(reward=PARAMS.model_dump())
-    held = [pair.model_copy(update={"id": f"h{pair.id}", "half": "held_out"}) for pair in PAIRS[4:]]
-    found = run_stage(PAIRS[:4] + held)
-    assert found["pairs"] == 4
-    alone = reward.train(PAIRS[:4], PARAMS)
-    assert torch.equal(reward.load("m").head.weight, alone.head.weight)
+    found = run_stage()
+    assert (found["pairs"], found["fitted"], found["epochs"]) == (len(PAIRS), 1.0, 12)
+    assert torch.equal(reward.load("m").head.weight, grown.head.weight)
 
 
 def test_an_unwanted_critic_leaves_a_note(project: Callable[..., Path]) -> None:
     project()
-    assert run_stage(PAIRS, wanted=False) == {"pairs": 0}
+    assert run_stage(wanted=False) == {"pairs": 0}
     assert "critic.kind" in Path("m/NOT_TRAINED").read_text(encoding="utf-8")
-
-
-def test_gold_pairs_without_a_tuning_half_are_refused(
-    encoder: Path, project: Callable[..., Path]
-) -> None:
-    project()
-    with pytest.raises(DataError, match="no gold pair is marked 'tune'"):
-        run_stage([pair.model_copy(update={"half": "held_out"}) for pair in PAIRS])

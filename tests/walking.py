@@ -16,6 +16,8 @@ from quip import rounds
 
 ROOT = Path(__file__).parent.parent
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+GRADED = {"graded": PARAMS["graded"]}
 ALL_ARMS = ("sft", "ft", "sd", *rounds.FEEDBACK_ARMS)
 
 Stages = dict[str, dict[str, Any]]
@@ -26,8 +28,9 @@ def expanded(count: int, arms: Sequence[str] = ALL_ARMS) -> Stages:
     table = rounds.table(count, arms)
     found: Stages = {}
     for name, stage in DVC["stages"].items():
-        for key, item in items(stage, table, arms).items():
+        for key, item in items(stage, {**GRADED, **table}, arms).items():
             text = json.dumps(stage.get("do", stage)).replace("${key}", key)
+            text = text.replace("${item}", item.get("", ""))
             for field, value in {**item, "rounds": str(count)}.items():
                 text = text.replace(f"${{item.{field}}}", value).replace(f"${{{field}}}", value)
             found[f"{name}@{key}" if key else name] = json.loads(text)
@@ -38,7 +41,8 @@ def items(
     stage: dict[str, Any], table: dict[str, Any], arms: Sequence[str]
 ) -> dict[str, dict[str, str]]:
     if "foreach" in stage:
-        return dict(table[stage["foreach"].strip("${}")])
+        found = table[stage["foreach"].strip("${}")]
+        return {key: {"": item} if isinstance(item, str) else item for key, item in found.items()}
     named = stage.get("matrix", {}).get("arm", [""])
     return {arm: {"arm": arm} for arm in (arms if isinstance(named, str) else named)}
 

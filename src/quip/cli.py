@@ -233,6 +233,39 @@ def critics(
     typer.echo(variants.table(variants.measure(prompts or variants.names(), per_kind)))
 
 
+@app.command()
+def grow(
+    files: Annotated[list[Path], typer.Argument(help="Graded pairs to learn from.")],
+    measure: Annotated[
+        Path | None, typer.Option(help="Graded pairs to measure on; else the held-out halves.")
+    ] = None,
+    sizes: Annotated[str | None, typer.Option(help="Votes, such as 50,200,1000,all.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Critics of each size.")] = 3,
+    params: Annotated[
+        Path, typer.Option(help="Another recipe, laid over section `reward` of params.yaml.")
+    ] = PARAMS,
+    figure: Annotated[Path | None, typer.Option(help="Draw the curve into this SVG file.")] = None,
+) -> None:
+    """Grow critics from 50, 200, 1,000 of people's votes and measure each on pairs it never saw."""
+    from quip import figures, growth
+    from quip.growing import RewardParams
+    from quip.params import check, read_params
+    from quip.records import atomic
+    from quip.trial import overlaid
+
+    recipe = overlaid(read_params(), read_params(params))["reward"]
+    checked = check(recipe, RewardParams, "reward", params)
+    data = growth.gather(files, measure)
+    typer.echo(f"{growth.said(data, checked)}\n\n{growth.HEADER}")
+    found = []
+    for point in growth.points(data, growth.sizes_of(sizes, len(data.learn)), seeds, checked):
+        typer.echo(growth.row(point))
+        found.append((point.size, point.mean, point.low, point.high))
+    if figure:
+        with atomic(figure) as handle:
+            handle.write(figures.growth(figure.stem, found, "agreement with people"))
+
+
 @app.command(name="rounds")
 def lay_out_rounds(
     count: Annotated[int, typer.Argument(min=1, help="How often feedback is collected.")],

@@ -126,10 +126,10 @@ def section_models() -> dict[str, type[BaseModel]]:
     """Section -> the model that reads it: a stage's `Params`, or the one several stages share."""
     from quip.critic import CriticParams
     from quip.endpoints import Budget
+    from quip.growing import RewardParams
     from quip.imitating import Imitation
     from quip.judging import JudgeParams
     from quip.preference import Debias
-    from quip.reward import RewardParams
     from quip.training import Training
 
     modules = {name: module_of(name) for name in stage_names()}
@@ -161,7 +161,7 @@ def parameter_mistakes(models: dict[str, type[BaseModel]]) -> Iterator[str]:
     except ParamsError as error:
         yield str(error)
         return
-    known = {*models, "arms", "endpoints"}
+    known = {*models, "arms", "endpoints", "graded"}
     for name in sections.keys() - known:
         yield f"params.yaml: unknown section '{name}'.{params.nearest(name, known)}"
     endpoints = sections.get("endpoints") or {}

@@ -231,3 +231,25 @@ def histogram(name: str, values: Sequence[float], title: str, span: tuple[float,
         axes.grid(axis="y", linewidth=0.6)
 
     return figure(name, 2.3, draw)
+
+
+def growth(name: str, rows: Sequence[tuple[int, float, float, float]], title: str) -> str:
+    """Agreement by the number of votes learned from: (votes, value, low, high), chance marked."""
+
+    def draw(axes: Axes) -> None:
+        sizes, values, lows, highs = zip(*rows, strict=True)
+        axes.axhline(0.5, color=QUIET, linewidth=1, linestyle=(0, (4, 3)))
+        axes.fill_between(sizes, lows, highs, color=PALETTE[0], alpha=0.18, linewidth=0)
+        axes.plot(sizes, values, "o-", color=PALETTE[0], linewidth=1.6, markersize=5)
+        for size, value in zip(sizes, values, strict=True):
+            axes.annotate(
+                f"{value:.3f}", (size, value), (0, 8), textcoords="offset points", ha="center"
+            )
+        axes.set_xscale("log")
+        axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        axes.minorticks_off()
+        axes.set_xlabel("votes learned from")
+        axes.set_ylabel(title)
+        axes.grid(axis="y", linewidth=0.6)
+
+    return figure(name, 2.8, draw)

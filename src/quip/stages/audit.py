@@ -2,18 +2,21 @@
 
 Everyone who compares texts in this run answers gold pairs of the held-out half, which chose no
 prompt and trained no critic. The critic's figures stand at the top of the metrics, those of the
-endpoints that judge under `judges`.
+endpoints that judge under `judges`. What people say of the files in `audit.extra` stands under
+`extra`, by file and critic.
 
-    python -m quip.stages.audit --gold data/raw/gold.jsonl --reward models/reward \
-        --out data/audit/critiques.jsonl --metrics data/metrics/critic.json
+    python -m quip.stages.audit --gold data/raw/gold.jsonl --extra data/pairs/extra.json \
+        --reward models/reward --out data/audit/critiques.jsonl --metrics data/metrics/critic.json
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from quip import stage
+from pydantic import Field
+
+from quip import people, stage
 from quip.agreement import audit_summary
 from quip.critic import LEARNED, Answers, CriticParams, ask, gold_comparisons, named
 from quip.errors import DataError
@@ -26,12 +29,16 @@ from quip.records import GoldPair, read_rows, write_json, write_rows
 class Params(Section):
     per_kind: int | None
     """Gold pairs of each kind put to critics that cost calls; null: all. A learned one gets all."""
+    extra: list[str]
+    """Names of params `graded` to measure on besides (read by the stage `pairs`)."""
+    extra_pairs: Annotated[int, Field(ge=1)] | None
+    """Pairs of each of them put to critics that cost calls; null: all."""
     resamples: int
     seed: int
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = stage.arguments(__doc__, argv, "gold", "reward", "out", "metrics")
+    args = stage.arguments(__doc__, argv, "gold", "extra", "reward", "out", "metrics")
     params, debias = load("audit", Params), load("debias", Debias)
     critic, *judges = who(load("critic", CriticParams), load("judge", JudgeParams))
     gold = read_rows(args.gold, GoldPair)
@@ -47,7 +54,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     others = {named(judge): audited(judge) for judge in judges}
     write_rows(args.out, [*answers.rows, *(row for a, _ in others.values() for row in a.rows)])
     found = {judge: one for judge, (_, one) in others.items()}
-    write_json(args.metrics, {**summary, "debias": debias.model_dump(), "judges": found})
+    extra = people.agreements(
+        args.extra,
+        [critic, *judges],
+        lambda asked, pairs, what: ask(asked, args.reward, pairs, what),
+        debias,
+        params.extra_pairs,
+        params.resamples,
+        params.seed,
+    )
+    told = {"debias": debias.model_dump(), "judges": found, "extra": extra}
+    write_json(args.metrics, {**summary, **told})
 
 
 def who(critic: CriticParams, judge: JudgeParams) -> list[CriticParams]:

@@ -1,0 +1,71 @@
+"""pairs: which graded pairs the learned critic learns from, and which the audit measures on.
+
+Params `reward.pairs` and `audit.extra` name files of `graded`. Of a file with halves (our gold
+pairs, votes) the tuning half is learned from and the held-out half measured on. A pair to measure
+on of which the literal or a text is learned from is left out and counted.
+
+    python -m quip.stages.pairs --graded data/graded --learn data/pairs/learn.jsonl \
+        --extra data/pairs/extra.json --metrics data/metrics/pairs.json
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from quip import stage
+from quip.errors import DataError, ParamsError
+from quip.graded import GradedPair, to_learn, to_measure
+from quip.params import nearest, read_params
+from quip.records import read_rows, write_json, write_rows
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = stage.arguments(__doc__, argv, "graded", "learn", "extra", "metrics")
+    params = read_params()
+    learn = [
+        pair
+        for name in names(params, "reward", "pairs")
+        for pair in to_learn(read_rows(Path(args.graded, f"{name}.jsonl"), GradedPair))
+    ]
+    if not learn:
+        raise DataError("pairs: every pair of reward.pairs is marked 'held_out': nothing to learn.")
+    known = seen(learn)
+    extra: dict[str, list[dict[str, Any]]] = {}
+    counts: dict[str, Any] = {"learn": len(learn), "extra": {}}
+    for name in names(params, "audit", "extra"):
+        found = to_measure(read_rows(Path(args.graded, f"{name}.jsonl"), GradedPair))
+        kept = [pair for pair in found if not {pair.literal, pair.better, pair.worse} & known]
+        if not kept:
+            raise DataError(f"pairs: nothing in '{name}' can be measured that is not learned from.")
+        extra[name] = [pair.model_dump() for pair in kept]
+        counts["extra"][name] = {"pairs": len(kept), "learned_from": len(found) - len(kept)}
+        print(f"pairs: {name}: {len(kept):,} to measure on, {len(found) - len(kept)} left out")
+    write_rows(args.learn, learn)
+    write_json(args.extra, extra)
+    write_json(args.metrics, counts)
+    stage.say("pairs", {"learn": len(learn), "extra": sum(map(len, extra.values()))})
+
+
+def names(params: Mapping[str, Any], section: str, key: str) -> list[str]:
+    """The names listed by `section.key`. Raises ParamsError when `graded` has no such file."""
+    found, known = (params.get(section) or {}).get(key), params.get("graded") or {}
+    if not isinstance(found, list):
+        raise ParamsError(f"params.yaml: key '{section}.{key}' must be a list of names.")
+    for name in found:
+        if name not in known:
+            raise ParamsError(
+                f"params.yaml: '{name}' in '{section}.{key}' is no file of 'graded'. Known: "
+                f"{', '.join(known)}.{nearest(str(name), known)}"
+            )
+    return [str(name) for name in found]
+
+
+def seen(pairs: Sequence[GradedPair]) -> set[str]:
+    """Every literal and text of `pairs`."""
+    return {text for p in pairs for text in (p.literal, p.better, p.worse)} - {""}
+
+
+if __name__ == "__main__":
+    stage.run(main)
