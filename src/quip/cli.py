@@ -251,7 +251,7 @@ def grow(
     from quip.growing import RewardParams
     from quip.params import check, read_params
     from quip.records import atomic
-    from quip.trial import overlaid
+    from quip.packs import overlaid
 
     recipe = overlaid(read_params(), read_params(params))["reward"]
     checked = check(recipe, RewardParams, "reward", params)

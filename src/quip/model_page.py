@@ -15,7 +15,7 @@ from quip.lineage import data_hash
 from quip.page import chosen
 from quip.records import Reference, Response
 from quip.registry import Version
-from quip.tracking import Store, clean, log_inputs, now_ms
+from quip.tracking import Store, clean, inputs, now_ms, tell_inputs
 
 FACTS, README, SAMPLES = "card.json", "README.md", "samples.json"
 SHOWN = 20
@@ -139,7 +139,7 @@ def log_training_data(store: Store, version: Version, stage: str, made: card.Rec
         path.stem: path for path in deps if path.parts[0] == "data" and path.parts[1] != "roles"
     }
     if run.data.tags.get("quip.backfilled") and data and not known:
-        log_inputs(store, version.run_id, data)
+        tell_inputs(store, version.run_id, {"inputs": inputs(data)})
 
 
 def read_facts(store: Store, run_id: str) -> dict[str, Any] | None:
