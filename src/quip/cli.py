@@ -249,9 +249,9 @@ def grow(
     """Grow critics from 50, 200, 1,000 of people's votes and measure each on pairs it never saw."""
     from quip import figures, growth
     from quip.growing import RewardParams
+    from quip.packs import overlaid
     from quip.params import check, read_params
     from quip.records import atomic
-    from quip.packs import overlaid
 
     recipe = overlaid(read_params(), read_params(params))["reward"]
     checked = check(recipe, RewardParams, "reward", params)
