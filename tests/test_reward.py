@@ -26,6 +26,7 @@ PARAMS = RewardParams(
     pairs=["gold"],
     base="tiny",
     spoiled=True,
+    ranking_weight=0.0,
     epochs=12,
     batch_size=4,
     learning_rate=2e-3,
@@ -133,6 +134,32 @@ def test_the_loss_is_the_weighted_negative_log_odds_probability() -> None:
     assert loss.item() == pytest.approx(by_hand, abs=1e-6)
     even = growing.pairwise_loss(torch.zeros(3), torch.zeros(3), torch.ones(3))
     assert even.item() == pytest.approx(math.log(2))
+
+
+def test_texts_of_a_batch_are_ranked_by_their_grades_within_one_scale() -> None:
+    rewards = torch.tensor([1.0, 0.0, 0.5, 9.0, -9.0])
+    grades = torch.tensor([3.0, 1.0, math.nan, 2.0, 50.0])
+    groups = torch.tensor([0, 0, 0, 0, 1])
+
+    def cost(gap: float) -> float:
+        return math.log(1 + math.exp(-gap))
+
+    # grades 3 over 1 by 2, 3 over 2 by 1, 2 over 1 by 1; what has none or another scale is left out
+    by_hand = (2 * cost(1.0) + cost(1.0 - 9.0) + cost(9.0)) / 4
+    found = growing.ranking_loss(rewards, grades, groups)
+    assert found.item() == pytest.approx(by_hand, abs=1e-5)
+    assert growing.ranking_loss(rewards, grades * math.nan, groups).item() == 0.0
+
+
+def test_the_ranking_term_enters_with_its_weight_and_votes_have_none() -> None:
+    values = torch.tensor([0.3, -0.2, 0.1, 0.4])
+    pairs = [graded(2.0, 1.0), PAIRS[1]]
+    batch = growing.lessons(pairs, False, Random(1))
+    alone, half, whole = (growing.loss_of(batch, values, w).item() for w in (0.0, 0.5, 1.0))
+    assert half > alone
+    assert whole - alone == pytest.approx(2 * (half - alone), abs=1e-6)
+    votes = growing.lessons(PAIRS[:2], False, Random(1))
+    assert growing.loss_of(votes, values, 1.0) == growing.loss_of(votes, values, 0.0)
 
 
 def graded(better: float, worse: float, source: str = "file") -> GradedPair:

@@ -1,8 +1,9 @@
 """Growing a learned critic (`quip.reward`) from pairs that people graded.
 
 Trained with the pairwise logistic loss -log sigmoid(r(better) - r(worse)) of Bradley and Terry,
-which is also the reward-model loss of Ouyang et al. 2022 (equation 1); where people gave grades, a
-pair weighs as much as its grades differ.
+which is also the reward-model loss of Ouyang et al. 2022 (equation 1). Where people gave grades, a
+pair weighs as much as its grades differ, and `reward.ranking_weight` adds the same loss over every
+two texts of a batch, also of different literals.
 
 A loop of its own instead of TRL's RewardTrainer (1.16): that one hands a model the token ids of one
 text, without a second segment, knows a margin a pair but no weight, and trains on rows fixed
@@ -12,6 +13,7 @@ the texts worse by rule are drawn anew each epoch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -32,6 +34,7 @@ from quip.precision import Precision, use_bf16
 from quip.reward import RewardModel, rewards
 
 HEAD_RATE = 1e-3
+NONE = (math.nan, math.nan)
 
 
 class RewardParams(Section):
@@ -43,6 +46,8 @@ class RewardParams(Section):
     """The encoder: a name of quip.weights, a local folder or a hub id."""
     spoiled: bool
     """Whether each better text is also set against two texts that are worse by rule."""
+    ranking_weight: float = Field(ge=0)
+    """Weight of the ranking of all graded texts of a batch beside the pairs' own loss."""
     epochs: int
     batch_size: int
     learning_rate: float
@@ -51,18 +56,33 @@ class RewardParams(Section):
 
 
 class Lesson(NamedTuple):
-    """Of two texts for one literal, which is the better, and how much that weighs."""
+    """Of two texts for one literal, which is the better, how much that weighs, and their grades
+    (NaN where there are none)."""
 
     literal: str
     better: str
     worse: str
     weight: float
+    grades: tuple[float, float] = NONE
+    source: str = ""
 
 
 def pairwise_loss(better: Tensor, worse: Tensor, weight: Tensor) -> Tensor:
     """-log sigmoid(better - worse) times `weight`, the mean over the batch; all of shape
     (batch,)."""
     return -(weight * logsigmoid(better - worse)).mean()
+
+
+def ranking_loss(rewards: Tensor, grades: Tensor, groups: Tensor) -> Tensor:
+    """-log sigmoid(r_i - r_j) over every two texts of one group of which i has the higher grade,
+    weighted by the difference of their grades; a scalar, 0 where there are no such two.
+
+    All of shape (texts,). `groups` tells scales of grades apart; a grade that is NaN is none.
+    """
+    gaps = torch.nan_to_num(grades[:, None] - grades[None, :]).clamp(min=0)
+    gaps = gaps * (groups[:, None] == groups[None, :])
+    losses = -logsigmoid(rewards[:, None] - rewards[None, :])
+    return (gaps * losses).sum() / gaps.sum().clamp(min=1e-9)
 
 
 def gap_weights(pairs: Sequence[GradedPair]) -> list[float]:
@@ -84,7 +104,7 @@ def lessons(pairs: Sequence[GradedPair], spoiled: bool, rng: Random) -> list[Les
     shuffled."""
     others = [pair.better for pair in pairs]
     rows = [
-        Lesson(pair.literal, pair.better, pair.worse, weight)
+        Lesson(pair.literal, pair.better, pair.worse, weight, pair.grades or NONE, pair.source)
         for pair, weight in zip(pairs, gap_weights(pairs), strict=True)
     ]
     if spoiled:
@@ -95,6 +115,18 @@ def lessons(pairs: Sequence[GradedPair], spoiled: bool, rng: Random) -> list[Les
         ]
     rng.shuffle(rows)
     return rows
+
+
+def loss_of(batch: Sequence[Lesson], values: Tensor, ranking_weight: float) -> Tensor:
+    """The loss of a batch; `values`, (2 x batch,), are the rewards of its texts, pair by pair."""
+    weights = torch.tensor([row.weight for row in batch])
+    loss = pairwise_loss(values[::2], values[1::2], weights)
+    if not ranking_weight:
+        return loss
+    sources = sorted({row.source for row in batch})
+    groups = torch.tensor([sources.index(row.source) for row in batch for _ in range(2)])
+    grades = torch.tensor([grade for row in batch for grade in row.grades])
+    return loss + ranking_weight * ranking_loss(values, grades, groups)
 
 
 def encoder(base: str) -> Path | str:
@@ -126,8 +158,7 @@ def train(pairs: Sequence[GradedPair], params: RewardParams, what: str = "reward
             values = model(
                 [(row.literal, text) for row in batch for text in (row.better, row.worse)]
             )
-        weight = torch.tensor([row.weight for row in batch])
-        loss = pairwise_loss(values[::2], values[1::2], weight)
+        loss = loss_of(batch, values, params.ranking_weight)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
