@@ -63,12 +63,17 @@ def data_hash(path: Path, lock: Path = LOCK_FILE) -> str:
 
 def locked_outputs(lock: Path = LOCK_FILE) -> dict[str, dict[str, Any]]:
     """Path -> entry (md5, size) of every output that dvc.lock names; empty without the file."""
-    stages = read_lock(lock.read_text(encoding="utf-8")) if lock.is_file() else {}
+    stages = locked(lock)
     entries = [out for stage in stages.values() for out in stage.get("outs", [])]
     return {out["path"]: out for out in entries if "md5" in out}
 
 
 # ---- the recipe of a model -----------------------------------------------------------------
+
+
+def locked(lock: Path = LOCK_FILE) -> Recipe:
+    """The stages of the dvc.lock here; empty without one."""
+    return read_lock(lock.read_text(encoding="utf-8")) if lock.is_file() else {}
 
 
 def read_lock(text: str) -> Recipe:

@@ -8,9 +8,14 @@ something is not in the store.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+
+from filelock import FileLock
 
 from quip import engine, stage
 from quip.asking import Asking
@@ -74,10 +79,22 @@ def open_store() -> CallStore:
     return store
 
 
+def fill_empty(store: CallStore) -> None:
+    """Bring back what the outputs that dvc.lock names have answered already, when the store is
+    empty: in a clone that has pulled them. In a process of its own, since it reads as the stages
+    do, whose modules no other stage depends on."""
+    if not Path("dvc.lock").is_file():
+        return
+    with FileLock(stage.state("recover.lock")):
+        if not len(store):
+            subprocess.run([sys.executable, "-m", "quip.rebuilding"], check=False)
+
+
 @contextmanager
 def connect(name: str) -> Iterator[Oracle]:
     """An Oracle for the endpoint `name` of params.yaml, over the project's call store."""
     settings, allowed, store = endpoint(name), budget(), open_store()
+    fill_empty(store)
     try:
         yield Oracle(name, settings, store, allowed)
     finally:

@@ -1,24 +1,40 @@
 """Replies read back from the outputs of stages, for a call store that was lost or never there.
 
 An output says what was answered but not what was asked; that follows from params.yaml and the data.
-So only stages that DVC calls up to date are read: with another prompt or another model their
-answers would come to stand under questions that nobody asked. A reply that is back carries no count
-of tokens.
+So only stages that DVC calls up to date are read (`rebuild`): with another prompt or another model
+their answers would come to stand under questions that nobody asked. A reply that is back carries no
+count of tokens.
+
+A stage that asks while the store is empty has everything brought back first (`recover`), so that a
+clone that pulled the outputs and then changed a setting pays for new calls only. DVC has removed
+the stage's outputs by then; dvc.lock still says what they were and under which params, and DVC's
+cache has them.
+
+    python -m quip.rebuilding
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
+import yaml
+
+from quip import stage as harness
 from quip.critic import LEARNED, CriticParams, p_first_of_logprobs, questions
 from quip.endpoints import endpoint
 from quip.errors import DataError
 from quip.judging import JudgeParams
+from quip.lineage import hash_file, locked
 from quip.params import load
 from quip.prompts import read
 from quip.records import Answer, Critique, Exemplar, LiteralText, Reply, read_rows
@@ -69,14 +85,104 @@ def stale_stages() -> set[str]:
 
 def outputs() -> Iterator[tuple[str, Found]]:
     """Every stage that asks an endpoint and whose output is here."""
-    critic, judge = load("critic", CriticParams), load("judge", JudgeParams)
     if TAUGHT.is_file():
         yield "teacher", taught()
-    if CRITIQUED.is_file() and critic.kind != LEARNED:
-        yield "critique", compared(CRITIQUED, critic.prompt, critic.samples)
+    if CRITIQUED.is_file():
+        critic = load("critic", CriticParams)
+        if critic.kind != LEARNED:
+            yield "critique", compared(CRITIQUED, critic.prompt, critic.samples)
     for file in sorted(VERDICTS.glob("*.jsonl")):
+        judge = load("judge", JudgeParams)
         stage = file.stem if file.stem in ("duel", "control") else f"judge@{file.stem}"
         yield stage, compared(file, judge.prompt, judge.samples)
+
+
+# ---- out of DVC's cache ----------------------------------------------------------------------
+
+
+def recover(store: CallStore) -> Iterator[tuple[str, int]]:
+    """(stage, replies that the store lacked) for every stage whose last run dvc.lock describes and
+    whose outputs are in DVC's cache or still in place."""
+    stages, objects = locked(), cache()
+    for entry in stages.values():
+        if answers := [out for out in entry.get("outs", []) if answered(Path(out["path"]))]:
+            with laid_out(entry, answers, params_of(stages.get("roles", {})), objects) as whole:
+                for name, found in outputs() if whole else ():
+                    yield name, sum(put(store, *row) for row in found)
+
+
+def answered(file: Path) -> bool:
+    """Whether that output holds answers of a large model."""
+    return file in (TAUGHT, CRITIQUED) or file.parent == VERDICTS
+
+
+def cache() -> Path:
+    """Where DVC keeps files by their md5."""
+    from dvc.repo import Repo
+
+    with closing(Repo(os.getcwd())) as repo:
+        return Path(repo.cache.local.path)
+
+
+@contextmanager
+def laid_out(
+    entry: Mapping[str, Any],
+    answers: Iterable[Mapping[str, Any]],
+    endpoints: Mapping[str, Any],
+    objects: Path,
+) -> Iterator[bool]:
+    """As working directory a folder with what one stage's questions and answers can be read from,
+    as they were; False when something of it is not to be had or the code has changed since."""
+    project, deps = Path.cwd(), entry.get("deps", [])
+    code = [dep for dep in deps if dep["path"].startswith("src/")]
+    same = all(has(Path(dep["path"]), dep["md5"]) for dep in code)
+    asked = [dep for dep in deps if dep["path"].startswith(("data/raw/", "data/roles/"))]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        brought = same and all([bring(file, folder, objects) for file in [*asked, *answers]])
+        sections = {**endpoints, **params_of(entry)}
+        (folder / "params.yaml").write_text(yaml.safe_dump(sections), encoding="utf-8")
+        os.chdir(folder)
+        try:
+            yield brought and "endpoints" in endpoints and roles_agree()
+        finally:
+            os.chdir(project)
+
+
+def bring(file: Mapping[str, Any], folder: Path, objects: Path) -> bool:
+    """Copy one file of dvc.lock, with the content that it names; whether there is one."""
+    here, md5 = Path(file["path"]), str(file.get("md5", ""))
+    kept = objects / md5[:2] / md5[2:]
+    source = here if has(here, md5) else kept
+    if not source.is_file():
+        return False
+    target = folder / here
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+    return True
+
+
+def has(file: Path, md5: str) -> bool:
+    return file.is_file() and hash_file(file, "md5") == md5
+
+
+def params_of(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(entry.get("params", {}).get("params.yaml", {}))
+
+
+def roles_agree() -> bool:
+    """Whether the endpoints are still the models that the stage asked."""
+    for file in Path("data/roles").glob("*.json"):
+        said = json.loads(file.read_text(encoding="utf-8"))
+        for role in said if isinstance(said, list) else [said]:
+            if role["endpoint"] != LEARNED:
+                settings = endpoint(role["endpoint"])
+                if (settings.model, settings.logprobs) != (role["model"], role["logprobs"]):
+                    return False
+    return True
+
+
+# ---- what was asked and answered -------------------------------------------------------------
 
 
 def taught() -> Found:
@@ -129,3 +235,13 @@ def alternatives(p: float | None) -> list[tuple[str, float]] | None:
         if p_first_of_logprobs(top) == p:
             return top
     return None
+
+
+def main() -> None:
+    with closing(CallStore(harness.state("calls.journal"))) as store:
+        for name, count in recover(store):
+            print(f"call store: {count:,} replies of {name} are back, from its last output")
+
+
+if __name__ == "__main__":
+    main()

@@ -17,14 +17,13 @@ from typing import Any
 from quip import promotions, registry, stage, tracking
 from quip.errors import DataError
 from quip.lineage import (
-    LOCK_FILE,
     Recipe,
     changed_files,
     commits,
     fingerprint,
     git,
+    locked,
     outs,
-    read_lock,
     recipe,
 )
 from quip.registry import HASH_TAG, Version
@@ -71,10 +70,6 @@ def record_run(store: Store, run_id: str, made: Recipe) -> None:
         store.client.set_tag(run_id, key, clean(value))
     if made:
         store.client.log_dict(run_id, {"recipe": made, "calls": calls(made)}, ARTIFACT)
-
-
-def locked() -> Recipe:
-    return read_lock(LOCK_FILE.read_text(encoding="utf-8")) if LOCK_FILE.is_file() else {}
 
 
 def tags_of(made: Recipe) -> dict[str, str]:
