@@ -139,6 +139,96 @@ def test_the_global_random_state_plays_no_part(tiny: student.Student) -> None:
     assert draw(tiny, [0, 1], 2) == before
 
 
+@pytest.fixture(params=["causal", "encoder-decoder"])
+def either(request: pytest.FixtureRequest, tiny_student: Path, tiny_bart: Path) -> student.Student:
+    return student.load(tiny_student if request.param == "causal" else tiny_bart)
+
+
+def test_samples_are_those_that_generate_would_write(either: student.Student) -> None:
+    """Three of each literal: the same tokens are drawn from the same seeds, padding and texts that
+    have ended notwithstanding."""
+    rows = [literal for literal in LITERALS for _ in range(3)]
+    seeds = [seed_of(3, i) for i in range(len(rows))]
+    options = {"max_new_tokens": 24, "num_beams": 1, "do_sample": False}
+    chooser = SeededNucleus(seeds, 1.0, 0.95)
+    expected = sampling.generate(either, rows, {**options, "logits_processor": [chooser]})
+    assert len(set(expected)) > len(rows) / 2
+    found = sampling.sample(either, rows, seeds, temperature=1.0, top_p=0.95, max_new_tokens=24)
+    assert found == expected
+
+
+def test_a_literal_is_read_once_and_a_text_that_has_ended_is_not_written_on(
+    either: student.Student,
+) -> None:
+    """Rows of each call of the model: first the two literals, then fewer and fewer samples."""
+    calls: list[int] = []
+    either.model.register_forward_hook(lambda m, i, output: calls.append(len(output.logits)))
+    ends = {i: 1 + i // 2 for i in range(16)}
+
+    class Scripted(SeededNucleus):
+        def __init__(self) -> None:
+            self.rows, self.step = list(range(16)), 0
+
+        def draw(self, scores: torch.Tensor) -> torch.Tensor:
+            assert len(scores) == len(self.rows)
+            self.step += 1
+            end = either.tokenizer.eos_token_id
+            return torch.tensor([end if self.step >= ends[row] else 40 for row in self.rows])
+
+        def keep(self, rows: list[int]) -> None:
+            self.rows = [self.rows[row] for row in rows]
+
+    sampling.written(either, LITERALS[:2] * 8, Scripted(), 30)
+    assert calls == [2, 14, 12, 10, 8, 6, 4, 2]
+
+
+def test_the_tokens_after_the_first_come_from_the_student_s_distribution_too(
+    tiny: student.Student,
+) -> None:
+    """Chi-square over whole texts of two tokens: of `sample`, and of `generate` as the library's
+    documentation calls it, against probabilities worked out from the model's logits alone."""
+    draws, literal, temperature, top_p = 3000, "I ran.", 0.05, 0.9
+    start = tiny.tokenizer(student.prompt(literal))["input_ids"]
+
+    def after(written: list[int]) -> dict[int, float]:
+        with torch.inference_mode():
+            logits = tiny.model(input_ids=torch.tensor([[*start, *written]])).logits[0, -1]
+        top, index = logits.topk(sampling.TOP_K)
+        return {int(index[t]): p for t, p in nucleus(top.tolist(), temperature, top_p).items()}
+
+    expected: Counter[str] = Counter()
+    for first, p in after([]).items():
+        ended = first == tiny.tokenizer.eos_token_id
+        for second, q in ({first: 1.0} if ended else after([first])).items():
+            text = tiny.tokenizer.decode([first, second], skip_special_tokens=True)
+            expected[first_line(text)] += p * q
+
+    def statistic(texts: list[str]) -> tuple[float, int]:
+        """Texts expected fewer than five times are one cell."""
+        counts = Counter(texts)
+        assert set(counts) <= set(expected)
+        cells = [(counts[t], draws * p) for t, p in expected.items() if draws * p >= 5]
+        rest = draws - sum(seen for seen, _ in cells), draws - sum(mean for _, mean in cells)
+        cells += [rest] if rest[1] > 1 else []
+        return sum((seen - mean) ** 2 / mean for seen, mean in cells), len(cells) - 1
+
+    options = {"temperature": temperature, "top_p": top_p, "max_new_tokens": 2}
+    ours = sampling.sample(tiny, [literal] * draws, range(draws), batch_size=1000, **options)
+    torch.manual_seed(5)
+    ids = tiny.model.generate(
+        **tiny.tokenizer(student.prompt(literal), return_tensors="pt"),
+        do_sample=True,
+        top_k=sampling.TOP_K,
+        num_return_sequences=draws,
+        **options,
+    )
+    theirs = tiny.tokenizer.batch_decode(ids[:, len(start) :], skip_special_tokens=True)
+    for texts in (ours, [first_line(text) for text in theirs]):
+        found, freedom = statistic(texts)
+        assert freedom > 10
+        assert found < chi2.ppf(0.999, freedom)
+
+
 def greedy(tiny: student.Student, literal: str, steps: int) -> str:
     """The likeliest next token again and again, one forward pass of the whole text each."""
     ids = tiny.tokenizer(student.prompt(literal), return_tensors="pt")["input_ids"]
