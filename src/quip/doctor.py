@@ -125,6 +125,7 @@ def parameters() -> Iterator[Finding]:
 
 def section_models() -> dict[str, type[BaseModel]]:
     """Section -> the model that reads it: a stage's `Params`, or the one several stages share."""
+    from quip.alarms import Limits
     from quip.critic import CriticParams
     from quip.endpoints import Budget
     from quip.imitating import Imitation
@@ -136,7 +137,7 @@ def section_models() -> dict[str, type[BaseModel]]:
     modules = {name: module_of(name) for name in stage_names()}
     own = {name: module.Params for name, module in modules.items() if hasattr(module, "Params")}
     shared = {"critic": CriticParams, "judge": JudgeParams, "debias": Debias, "budget": Budget}
-    learned = {"reward": RewardParams}
+    learned = {"reward": RewardParams, "alarms": Limits}
     training = {
         "dpo": modules["align"].Dpo,
         "brio": modules["align"].Brio,
@@ -198,6 +199,7 @@ def keys() -> Iterator[Finding]:
 def roles_endpoints(sections: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
     names = [(sections.get(role) or {}).get("endpoint") for role in ("teacher", "critic")]
     names += (sections.get("judge") or {}).get("endpoints") or []
+    names.append((sections.get("safety") or {}).get("endpoint"))
     return sorted({str(name) for name in names if name}), sections.get("endpoints") or {}
 
 
