@@ -233,6 +233,19 @@ def test_a_training_that_ran_elsewhere_shows_its_data_too(project: Path) -> None
     assert len(known) == 3
 
 
+def test_alarms_and_the_difference_to_sft_stand_on_version_and_run(project: Path) -> None:
+    wtr = json.loads(Path("data/metrics/wtr.json").read_text())
+    wtr["alarms"] = {"dpo": {"copy_rate": {"value": 0.4, "limit": 0.2}}}
+    wtr["differences"] = {"dpo": {"test": {"embedded": {"difference": 0.1}}}}
+    write(Path("data/metrics/wtr.json"), wtr)
+    run_stage()
+    dpo, sft = (client().get_model_version_by_alias(NAME, a) for a in ("champion", "challenger"))
+    assert (dpo.tags["alarms"], sft.tags["alarms"]) == ("copy_rate", "none")
+    runs = [client().get_run(version.run_id).data.metrics for version in (dpo, sft)]
+    assert [run["alarms"] for run in runs] == [1, 0]
+    assert runs[0]["test/difference.embedded"] == 0.1
+
+
 def test_the_data_and_model_hashes_of_dvc_lock_are_tags(project: Path) -> None:
     pairs = {"path": "data/imitation/pairs.jsonl", "md5": "0a", "size": 1}
     model = {"path": "models/dpo", "md5": "0b.dir", "size": 1}

@@ -56,6 +56,7 @@ def test_one_file_a_role_and_an_arm(project: Project) -> None:
         "teacher.json": {"endpoint": "large", "model": "l", "logprobs": False},
         "critic.json": {"endpoint": "small", "model": "s", "logprobs": True},
         "reward.json": {"wanted": False},
+        "safety.json": {"endpoint": None},
         "judges.json": [
             {"endpoint": "small", "model": "s", "logprobs": True},
             {"endpoint": "large", "model": "l", "logprobs": False},

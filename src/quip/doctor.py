@@ -124,6 +124,7 @@ def parameters() -> Iterator[Finding]:
 
 def section_models() -> dict[str, type[BaseModel]]:
     """Section -> the model that reads it: a stage's `Params`, or the one several stages share."""
+    from quip.alarms import Limits
     from quip.critic import CriticParams
     from quip.endpoints import Budget
     from quip.growing import RewardParams
@@ -135,7 +136,7 @@ def section_models() -> dict[str, type[BaseModel]]:
     modules = {name: module_of(name) for name in stage_names()}
     own = {name: module.Params for name, module in modules.items() if hasattr(module, "Params")}
     shared = {"critic": CriticParams, "judge": JudgeParams, "debias": Debias, "budget": Budget}
-    learned = {"reward": RewardParams}
+    learned = {"reward": RewardParams, "alarms": Limits}
     training = {
         "dpo": modules["align"].Dpo,
         "brio": modules["align"].Brio,

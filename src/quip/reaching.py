@@ -96,6 +96,7 @@ def answering(name: str, settings: Endpoint) -> Finding:
 def roles_endpoints(sections: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
     names = [(sections.get(role) or {}).get("endpoint") for role in ("teacher", "critic")]
     names += (sections.get("judge") or {}).get("endpoints") or []
+    names.append((sections.get("safety") or {}).get("endpoint"))
     return sorted({str(name) for name in names if name}), sections.get("endpoints") or {}
 
 

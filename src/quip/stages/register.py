@@ -152,6 +152,7 @@ def tags(arm: str, wtr: Mapping[str, Any], critic: Mapping[str, Any]) -> dict[st
         "judge": judge,
         "n": str(figures["n"]),
         "critic.agreement": f"{critic['agreement']:.3f}",
+        "alarms": ", ".join(wtr.get("alarms", {}).get(arm, {})) or "none",
     }
 
 
@@ -163,6 +164,12 @@ def results(arm: str, wtr: Mapping[str, Any], critic: Mapping[str, Any]) -> dict
         for split, judges in wtr["arms"][arm].items()
         for judge, figures in judges.items()
         for key in ("wtr", "score")
+    }
+    values["alarms"] = len(wtr.get("alarms", {}).get(arm, {}))
+    values |= {
+        f"{split}/difference.{judge}": figures["difference"]
+        for split, judges in wtr.get("differences", {}).get(arm, {}).items()
+        for judge, figures in judges.items()
     }
     trust = {f"critic/{key}": critic.get(key) for key in ("agreement", "position_bias")}
     found = {**values, **trust}

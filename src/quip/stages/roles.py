@@ -42,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     judging = bool((params.get("judge") or {}).get("learned"))
     write_json(out / "judges.json", [*map(describe, judges), *([GROWN] if judging else [])])
     write_json(out / "reward.json", {"wanted": learned or judging})
+    screen = (params.get("safety") or {}).get("endpoint")
+    write_json(out / "safety.json", describe(screen) if screen else {"endpoint": None})
     told = f"arms {', '.join(arms)}; rounds {times}; judges {', '.join(judges)}"
     print(f"roles: {told}")
 
