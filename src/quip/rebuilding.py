@@ -19,6 +19,7 @@ from quip.critic import LEARNED, CriticParams, p_first_of_logprobs, questions
 from quip.endpoints import endpoint
 from quip.errors import DataError
 from quip.judging import JudgeParams
+from quip.kinds import prompt_of
 from quip.params import load
 from quip.prompts import read
 from quip.records import Answer, Critique, Exemplar, LiteralText, Reply, read_rows
@@ -72,8 +73,8 @@ def outputs() -> Iterator[tuple[str, Found]]:
     critic, judge = load("critic", CriticParams), load("judge", JudgeParams)
     if TAUGHT.is_file():
         yield "teacher", taught()
-    if CRITIQUED.is_file() and critic.kind != LEARNED:
-        yield "critique", compared(CRITIQUED, critic.prompt, critic.samples)
+    if CRITIQUED.is_file() and critic.kind == "mcp":
+        yield "critique", compared(CRITIQUED, prompt_of(critic), critic.samples)
     for file in sorted(VERDICTS.glob("*.jsonl")):
         stage = file.stem if file.stem in ("duel", "control") else f"judge@{file.stem}"
         yield stage, compared(file, judge.prompt, judge.samples)
@@ -99,7 +100,7 @@ def compared(file: Path, prompt: str, samples: int) -> Found:
     for row in read_rows(file, Critique):
         if row.judge == LEARNED or row.a == row.b:
             continue
-        settings = endpoint(row.judge)
+        settings = endpoint(row.judge.rpartition("@")[2])
         each = 1 if settings.logprobs else samples
         orders = ((row.a, row.b, row.forward), (row.b, row.a, row.backward))
         for first, second, answer in orders:
