@@ -18,7 +18,6 @@ from typing import Any
 import yaml
 
 from faulty import Body
-from quip import trial
 from quip.params import read_params
 from walking import DVC, ROOT
 
@@ -70,7 +69,7 @@ def lay_out(folder: Path, url: str) -> Path:
     )
     shutil.copy(ROOT / "tests" / "light_stages.py", folder)
     entry = {"base_url": url, "model": "m", "concurrency": 4}
-    params = trial.overlaid(
+    params = packs.overlaid(
         read_params(ROOT / "params.yaml"), {**SMALL, "endpoints": {"scripted": entry}}
     )
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))

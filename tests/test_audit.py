@@ -17,6 +17,7 @@ from quip.records import Answer, Critique, GoldPair, read_rows, write_json, writ
 from quip.stages import audit
 
 Project = Callable[..., Path]
+SIGNALS = ["mcp", "mcp:humor", "mcp:content", "words"]
 LOG_ODDS = Debias(method="log_odds", scale=1.0, per_word=0.0)
 DEBIAS = {"method": "log_odds", "scale": 1.0, "per_word": 0.0}
 
@@ -142,6 +143,11 @@ def gold() -> list[GoldPair]:
 
 
 MCP = {"kind": "mcp", "endpoint": "scripted", "prompt": "critic", "samples": 3}
+UNASKED = {
+    "question": "overall",
+    "calibrated": False,
+    "panel": {"signals": SIGNALS, "per_kind": 10},
+}
 
 
 def run() -> dict[str, Any]:
@@ -161,8 +167,9 @@ def test_the_stage_asks_about_the_held_out_half_only(
     server.answer = likes(lambda text: 2.0 * ("good" in text), lean=0.5)
     found = run()
     assert (found["agreement"], found["n"], found["position_bias"]) == (1.0, 6, 0.0)
-    assert found["critic"] == MCP
-    assert found["debias"] == DEBIAS
+    assert found["critic"] == MCP | UNASKED
+    assert found["debias"] == DEBIAS | {"content_free": None}
+    assert found["kinds"] == {}
     assert (found["calls"], found["prompt_tokens"]) == (12, 120)
     assert not any("tuned on" in text for body in server.asked for text in shown(body))
     rows = read_rows("critiques.jsonl", Critique)

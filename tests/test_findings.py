@@ -122,6 +122,11 @@ def test_a_critic_at_chance_is_a_doubt():
     found = " ".join(findings.doubts(results(), weak, APART))
     assert "not shown to be better than chance" in found
     assert "reaches chance: weaker 0.50 [0.30, 0.70]" in found
+    assert "learned from this critic all the same" in found
+
+
+def test_a_critic_above_chance_was_not_let_through_by_name():
+    assert "all the same" not in " ".join(findings.doubts(results(), GOOD, APART))
 
 
 def test_controls_that_fail_are_doubts():

@@ -14,8 +14,8 @@ from quip.cli import app
 from quip.errors import DataError, ParamsError
 from quip.graded import GradedPair
 from quip.growing import RewardParams
+from quip.packs import overlaid
 from quip.params import check, load, read_params
-from quip.trial import overlaid
 
 ROOT = Path(__file__).parent.parent
 PARAMS = load("reward", RewardParams, ROOT / "params.yaml")

@@ -45,7 +45,9 @@ def test_the_recipe_is_the_paper_s() -> None:
     assert (found["teacher"]["n"], found["teacher"]["exemplars"]) == (3, 0)
     assert found["sft"]["epochs"] == found["align"]["epochs"] == 10
     assert (found["candidates"]["k"], found["respond"]["num_beams"]) == (6, 5)
-    assert found["debias"] == {"method": "probability", "scale": 1.0, "per_word": 0.0}
+    assert found["critic"]["kind"] == "mcp_reason"
+    uncorrected = {"scale": 1.0, "per_word": 0.0, "content_free": None}
+    assert found["debias"] == {"method": "probability", **uncorrected}
     assert "Llama-2-70b-chat" in found["endpoints"][found["critic"]["endpoint"]]["model"]
 
 

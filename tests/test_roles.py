@@ -61,6 +61,10 @@ def test_one_file_a_role_and_an_arm(project: Project) -> None:
             {"endpoint": "small", "model": "s", "logprobs": True},
             {"endpoint": "large", "model": "l", "logprobs": False},
         ],
+        "audit.json": [
+            {"endpoint": "small", "model": "s", "logprobs": True},
+            {"endpoint": "large", "model": "l", "logprobs": False},
+        ],
         "arms/sft.json": {"arm": "sft", "wanted": True},
         "arms/dpo.json": {"arm": "dpo", "wanted": True},
         "arms/ft.json": {"arm": "ft", "wanted": False},
@@ -100,7 +104,7 @@ def test_another_model_changes_the_roles_it_plays_and_no_other(
     project(**PLAYED | {"endpoints": {**ENDPOINTS, "small": {**ENDPOINTS["small"], **change}}})
     after = run()
     changed = {name for name in before if before[name] != after[name]}
-    assert changed == {"critic.json", "judges.json"}
+    assert changed == {"critic.json", "judges.json", "audit.json"}
 
 
 def test_another_arm_changes_its_own_file_and_no_other(project: Project) -> None:
@@ -164,3 +168,13 @@ def test_an_arm_more_needs_the_rounds_laid_out_again_only_when_there_are_several
         run()
     rounds.write(1, ["sft", "dpo"])
     run()
+
+
+def test_endpoints_that_a_panel_or_the_audit_name_are_described(project: Project) -> None:
+    """Another model behind `mcp:humor@large` must make the audit stale."""
+    panel = {"kind": "panel", "endpoint": "small", "panel": {"signals": ["mcp@large", "words"]}}
+    project(**PLAYED | {"critic": panel, "audit": {"kinds": ["cloze", "mcp:humor@large"]}})
+    files = {name: json.loads(content) for name, content in run().items()}
+    large = {"endpoint": "large", "model": "l", "logprobs": False}
+    assert files["critic.json"]["members"] == [large]
+    assert large in files["audit.json"]

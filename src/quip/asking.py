@@ -11,9 +11,9 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from quip.batch import Batches
 from quip.client import Client, Passing
@@ -41,11 +41,22 @@ COMPANY_SECONDS = 2.0
 Item = tuple[str, Request]
 
 
+class Way(NamedTuple):
+    """Where a request is posted, as what document, and how its answer is read."""
+
+    path: str
+    body: Callable[[Request, str], dict[str, Any]]
+    read: Callable[[bytes, Request, str | None], ModelReply]
+
+
+CHAT = Way("/chat/completions", Request.body, read_reply)
+
+
 class Asking:
     """One `Oracle.ask`: `keys` are those of all its requests, in their order."""
 
-    def __init__(self, oracle: Oracle, what: str, total: int) -> None:
-        self.oracle, self.what, self.total = oracle, what, total
+    def __init__(self, oracle: Oracle, what: str, total: int, way: Way = CHAT) -> None:
+        self.oracle, self.what, self.total, self.way = oracle, what, total, way
         self.settings, self.store, self.ledger = oracle.settings, oracle.store, oracle.ledger
         self.by = os.environ.get("DVC_STAGE") or what
         self.keys: list[str] = []
@@ -224,9 +235,10 @@ class Asking:
         assert task
         self.in_flight.add(task)
         try:
-            content, headers = await self.client.chat(request.body(self.settings.model))
+            body = self.way.body(request, self.settings.model)
+            content, headers = await self.client.ask(body, self.way.path)
             self.gate.heed(headers, tokens)
-            return read_reply(content, request, self.expected())
+            return self.way.read(content, request, self.expected())
         except Passing as error:
             if error.busy:
                 self.gate.busy(error.wait)

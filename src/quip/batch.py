@@ -22,7 +22,7 @@ from quip import stage
 from quip.client import Passing
 from quip.errors import EndpointError
 from quip.records import atomic
-from quip.replies import BadReply, Request, read_reply
+from quip.replies import BadReply, Request
 from quip.store import Record
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Batches:
             if key not in held or self.store.get(key) is not None:
                 continue
             try:
-                reply = read_reply(body, held[key], asking.expected())
+                reply = asking.way.read(body, held[key], asking.expected())
             except BadReply as error:
                 asking.waste(key, held[key], error, batch=True)
                 asking.reasons[f"in a batch: {error}"] += 1
@@ -130,8 +130,8 @@ class Batches:
             self.store.write(Record.now("batch", name, model, by, 0.0, payload))
 
     def line(self, key: str, request: Request) -> dict[str, Any]:
-        body = request.body(self.settings.model)
-        return {"custom_id": key, "method": "POST", "url": "/v1/chat/completions", "body": body}
+        body, url = self.asking.way.body(request, self.settings.model), f"/v1{self.asking.way.path}"
+        return {"custom_id": key, "method": "POST", "url": url, "body": body}
 
     async def submit(self, name: str) -> str:
         """The id of the batch `name`; a kill between handing in and noting it costs nothing."""
@@ -145,7 +145,7 @@ class Batches:
         file = json.loads(await self.send("POST", "/files", form, None))
         wanted = {
             "input_file_id": file["id"],
-            "endpoint": "/v1/chat/completions",
+            "endpoint": f"/v1{self.asking.way.path}",
             "completion_window": "24h",
             "metadata": {"quip": name},
         }

@@ -220,17 +220,28 @@ def times() -> None:
 
 @app.command()
 def critics(
-    prompts: Annotated[
-        list[str] | None, typer.Argument(help="Prompt names; all critic*.txt when left out.")
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="KIND[:QUESTION][:calibrated][/PROMPT][@ENDPOINT] each, or the name of a prompt; "
+            "every kind and question when left out."
+        ),
     ] = None,
     per_kind: Annotated[
         int | None, typer.Option(help="Gold pairs of each kind; all when left out.")
     ] = None,
+    half: Annotated[
+        Literal["tune", "held_out"], typer.Option(help="Choose on `tune`; `held_out` is to look.")
+    ] = "tune",
 ) -> None:
-    """Measure critic prompts on the tuning half of the gold pairs, and fit `debias`."""
+    """Compare critics on one half of the gold pairs, with every debiasing; on the tuning half also
+    fit `debias` to each."""
     from quip import variants
 
-    typer.echo(variants.table(variants.measure(prompts or variants.names(), per_kind)))
+    rows, fits = variants.measure(names or variants.COMPARED, half, per_kind)
+    typer.echo("\n".join(variants.table(rows)))
+    for name, found in fits.items():
+        typer.echo(f"{name}: debias: {found.model_dump(exclude_none=True)}")
 
 
 @app.command()

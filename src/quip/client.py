@@ -54,9 +54,9 @@ class Client:
     async def __aexit__(self, *_: object) -> None:
         await self.session.close()
 
-    async def chat(self, body: Mapping[str, Any]) -> tuple[bytes, Mapping[str, str]]:
+    async def ask(self, body: Mapping[str, Any], path: str) -> tuple[bytes, Mapping[str, str]]:
         """The body and headers of a 200. Raises Passing, Refused or EndpointError."""
-        return await self.send("POST", "/chat/completions", json.dumps(body).encode())
+        return await self.send("POST", path, json.dumps(body).encode())
 
     async def send(
         self, method: str, path: str, data: Any = None, kind: str | None = "application/json"

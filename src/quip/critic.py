@@ -1,10 +1,17 @@
 """The critic: which of two paraphrases is better.
 
-Two kinds. `learned` is the reward model of `quip.reward`: no call, no position. `mcp` asks a large
-model in both orders. Multiple choice (the paper's MCP): the text and the choices 1 and 2 are shown,
-and the critic's probability for "1" against "2" is read from its token log-probabilities, or
-estimated from sampled answers where the endpoint gives none. Two identical texts are a tie and are
-not asked about.
+Five kinds, each asked about one of three questions (overall, humor, content) but the last two:
+
+mcp         multiple choice (the paper's MCP): the text and the choices 1 and 2 are shown in both
+            orders; the probability for "1" against "2" is read from the log-probabilities of the
+            answer's first token, or estimated from sampled answers where there are none
+mcp_reason  the same with a short reason first, as in the paper's prompt; the probability is read at
+            the token of the final choice
+cloze       no choice: how likely each text is in a template (`quip.cloze`); no position
+panel       several of these, combined by a logistic regression (`quip.panel`); no position
+learned     the reward model of `quip.reward`: no call, no position
+
+Two identical texts are a tie and are not asked about.
 """
 
 from __future__ import annotations
@@ -12,34 +19,28 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from quip import oracle, prompts
+from quip.asking import CHAT
+from quip.errors import DataError
+from quip.kinds import ASKED, LEARNED, PANEL, CriticParams, named, prompt_of
 from quip.oracle import Oracle
-from quip.params import Section
 from quip.preference import sigmoid
 from quip.records import Answer, Critique, GoldPair, Split
 from quip.replies import ModelReply, Request
+from quip.ways import REASONED, final_choice
+
+__all__ = ["ASKED", "LEARNED", "PANEL", "Comparison", "CriticParams", "ask", "compare", "named"]
 
 TOP_LOGPROBS = 20
-LEARNED = "learned"
-"""The learned critic's name among the judges."""
+REASON_TOKENS = 80
+"""A reason of 20 words, a choice, and room."""
 NUMBER = re.compile(r"(?<![\w.,])[-\u2212]?\d+(?:[.,]\d+)*\b")
-
-
-class CriticParams(Section):
-    """Section `critic`, read by `audit`, `critique` and `control`."""
-
-    kind: Literal["mcp", "learned"]
-    endpoint: str
-    prompt: str
-    samples: int
-
-
-def named(critic: CriticParams) -> str:
-    """What this critic is called as a judge: `learned`, or its endpoint."""
-    return LEARNED if critic.kind == LEARNED else critic.endpoint
+EMPTY = ("N/A", "[MASK]", "")
+"""Texts that say nothing (Zhao et al. 2021), to measure a critic's lean to one position."""
 
 
 class Comparison(NamedTuple):
@@ -64,11 +65,29 @@ class Answers(NamedTuple):
 def ask(
     params: CriticParams, reward: str | Path, pairs: Sequence[Comparison], what: str
 ) -> Answers:
-    """The critic of params.yaml on `pairs`; `reward` is the folder of the learned one."""
-    if params.kind == "learned":
+    """The critic `params` on `pairs`; `reward` is the folder of the learned one."""
+    if params.kind == LEARNED:
         return Answers(learned(reward, pairs), {})
+    if params.kind == PANEL:
+        from quip import panel
+
+        return panel.ask(params, reward, pairs, what)
     with oracle.connect(params.endpoint) as model:
-        return Answers(compare(model, params.prompt, params.samples, pairs, what), model.spent())
+        return Answers(put(model, params, pairs, what), model.spent())
+
+
+def put(
+    oracle: Oracle, params: CriticParams, pairs: Sequence[Comparison], what: str
+) -> list[Critique]:
+    """`pairs` put to one endpoint in the manner of `params`, under the critic's name."""
+    if params.kind == "cloze":
+        from quip import cloze
+
+        rows = cloze.compare(oracle, prompt_of(params), params.calibrated, pairs, what)
+    else:
+        reason = params.kind == "mcp_reason"
+        rows = compare(oracle, prompt_of(params), params.samples, pairs, what, reason)
+    return [row.model_copy(update={"judge": named(params)}) for row in rows]
 
 
 def learned(folder: str | Path, pairs: Sequence[Comparison]) -> list[Critique]:
@@ -88,9 +107,15 @@ def learned(folder: str | Path, pairs: Sequence[Comparison]) -> list[Critique]:
 
 
 def compare(
-    oracle: Oracle, prompt: str, samples: int, pairs: Sequence[Comparison], what: str
+    oracle: Oracle,
+    prompt: str,
+    samples: int,
+    pairs: Sequence[Comparison],
+    what: str,
+    reason: bool = False,
 ) -> list[Critique]:
-    """Ask about every pair in both orders; answers in the order of `pairs`.
+    """Ask about every pair in both orders; answers in the order of `pairs`. With `reason` the
+    answer gives a short reason before its choice.
 
     The two orders of a pair follow each other, so that an engine with a prompt cache reads the
     literal once.
@@ -103,43 +128,80 @@ def compare(
         request
         for pair in asked
         for first, second in ((pair.a, pair.b), (pair.b, pair.a))
-        for request in questions(messages, pair.literal, first, second, samples, logprobs)
+        for request in questions(messages, pair.literal, first, second, samples, logprobs, reason)
     )
-    replies = oracle.ask(requests, what, total=2 * each * len(asked))
-    return [answered(pair, oracle.name, replies, each) for pair in pairs]
+    replies = oracle.ask(requests, what, 2 * each * len(asked), REASONED if reason else CHAT)
+    return [answered(pair, oracle.name, replies, each, reason) for pair in pairs]
 
 
 def questions(
-    messages: prompts.Messages, literal: str, first: str, second: str, samples: int, logprobs: bool
+    messages: prompts.Messages,
+    literal: str,
+    first: str,
+    second: str,
+    samples: int,
+    logprobs: bool,
+    reason: bool = False,
 ) -> list[Request]:
     """The calls for one order: one that returns log-probabilities, or `samples` sampled ones."""
     filled = prompts.fill(messages, literal=literal, first=first, second=second)
+    ask = partial(Request, filled, cut_off=True)
     if logprobs:
-        return [Request(filled, max_tokens=1, top_logprobs=TOP_LOGPROBS, cut_off=True)]
-    return [
-        Request(filled, temperature=1.0, max_tokens=8, seed=seed, cut_off=True)
-        for seed in range(samples)
-    ]
+        return [ask(max_tokens=REASON_TOKENS if reason else 1, top_logprobs=TOP_LOGPROBS)]
+    most = REASON_TOKENS if reason else 8
+    return [ask(temperature=1.0, max_tokens=most, seed=seed) for seed in range(samples)]
+
+
+def content_free(params: CriticParams) -> float:
+    """The critic's probability for the first of two texts that say nothing, the mean over `EMPTY`
+    (Zhao et al. 2021); one half for a critic that sees no positions.
+
+    Raises DataError when not one answer could be read.
+    """
+    if params.kind not in ("mcp", "mcp_reason"):
+        return 0.5
+    messages, reason = prompts.read(prompt_of(params)), params.kind == "mcp_reason"
+    with oracle.connect(params.endpoint) as model:
+        logprobs = model.settings.logprobs
+        each = 1 if logprobs else params.samples
+        asked = [
+            request
+            for text in EMPTY
+            for request in questions(messages, text, text, text, params.samples, logprobs, reason)
+        ]
+        what = f"{named(params)} on empty texts"
+        replies = model.ask(asked, what, len(asked), REASONED if reason else CHAT)
+        answers = [read([next(replies) for _ in range(each)], reason) for _ in EMPTY]
+    read_ones = [answer.p_first for answer in answers if answer.p_first is not None]
+    if not read_ones:
+        raise DataError(f"{named(params)}: no answer on empty texts could be read.")
+    return sum(read_ones) / len(read_ones)
 
 
 def answered(
-    pair: Comparison, judge: str, replies: Iterator[ModelReply | None], each: int
+    pair: Comparison,
+    judge: str,
+    replies: Iterator[ModelReply | None],
+    each: int,
+    reason: bool = False,
 ) -> Critique:
     if pair.a == pair.b:
         forward = backward = Answer(p_first=0.5, source="identical")
     else:
-        forward, backward = (read([next(replies) for _ in range(each)]) for _ in range(2))
+        forward, backward = (read([next(replies) for _ in range(each)], reason) for _ in range(2))
     return Critique(**pair._asdict(), judge=judge, forward=forward, backward=backward)
 
 
-def read(replies: Sequence[ModelReply | None]) -> Answer:
-    """One order's answer: from log-probabilities if there are any, else from the choices named."""
+def read(replies: Sequence[ModelReply | None], reason: bool = False) -> Answer:
+    """One order's answer: from log-probabilities if there are any, else from the choices named.
+    After a `reason` only the choice that the answer ends with is one."""
     known = [reply for reply in replies if reply is not None]
     raw = " | ".join(reply.text for reply in known)[:200]
     if len(known) == 1 and known[0].top_logprobs:
         p = p_first_of_logprobs(known[0].top_logprobs)
         return Answer(p_first=p, source="unread" if p is None else "logprobs", raw=raw)
-    p = p_first_of_choices([parse_choice(reply.text) for reply in known])
+    choice = final_choice if reason else parse_choice
+    p = p_first_of_choices([choice(reply.text) for reply in known])
     return Answer(p_first=p, source="unread" if p is None else "samples", raw=raw)
 
 

@@ -150,6 +150,11 @@ def weak_critic(critic: Numbers | None) -> Iterator[str]:
         yield "The critic was not audited: nothing is known of its agreement with the gold pairs."
         return
     yield from weak_answers("the critic", critic)
+    if critic["ci95"][0] <= CHANCE:
+        yield (
+            "The students learned from this critic all the same, because critique.unproven names "
+            "it: what they gained is its taste, and that is not shown to be anybody else's."
+        )
     for judge, found in critic.get("judges", {}).items():
         yield from weak_answers(f"judge {judge}", found)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from quip import engine, stage
-from quip.asking import Asking
+from quip.asking import CHAT, Asking, Way
 from quip.endpoints import Budget, Endpoint, budget, endpoint
 from quip.ledger import Ledger
 from quip.legacy import adopt
@@ -41,9 +41,14 @@ class Oracle:
         self.ledger = Ledger(self.settings)
 
     def ask(
-        self, requests: Iterable[Request], what: str, total: int | None = None
+        self,
+        requests: Iterable[Request],
+        what: str,
+        total: int | None = None,
+        way: Way = CHAT,
     ) -> Iterator[ModelReply | None]:
-        """The replies in the order of `requests`; None where a call failed for good.
+        """The replies in the order of `requests`; None where a call failed for good. `way` is how
+        they are asked and read.
 
         Raises EndpointError when the endpoint cannot be used at all, or when more than the share
         `budget.set_aside` of the calls failed. What was answered is in the store either way.
@@ -51,7 +56,7 @@ class Oracle:
         if total is None:
             requests = list(requests)
             total = len(requests)
-        asking = Asking(self, what, total)
+        asking = Asking(self, what, total, way)
         asking.run(requests)
         return (self.stored(key) for key in asking.keys)
 

@@ -11,6 +11,7 @@ from typing import Any
 from scipy.stats import binomtest
 
 from quip import costs, measures, preference
+from quip.findings import CHANCE
 from quip.preference import Debias
 from quip.records import Critique, Reference, Response
 from quip.texts import digest, words
@@ -257,11 +258,14 @@ def as_written(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def scalars(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """A list of mappings as a table: {"columns", "rows"} of the values that fit in a cell."""
-    simple = [
-        {key: value for key, value in row.items() if isinstance(value, str | int | float)}
-        for row in rows
+def audits(critic: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """The audit as the paper's table 1: the critic, every judge, every further critic. `critic` is
+    the content of critic.json; `chance` says that the interval of the agreement reaches chance."""
+    if critic is None:
+        return []
+    groups = [
+        ("the critic", critic),
+        *((f"judge {name}", found) for name, found in critic.get("judges", {}).items()),
+        *critic.get("kinds", {}).items(),
     ]
-    columns = list(dict.fromkeys(key for row in simple for key in row))
-    return {"columns": columns, "rows": [[row.get(key) for key in columns] for row in simple]}
+    return [{"name": name, "chance": found["ci95"][0] <= CHANCE, **found} for name, found in groups]

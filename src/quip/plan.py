@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from quip import oracle, prompts
-from quip.critic import LEARNED
 from quip.endpoints import Endpoint
 from quip.errors import ParamsError
+from quip.kinds import LEARNED, PANEL, CriticParams, parse, prompt_of
 from quip.ledger import LETTERS_PER_TOKEN, prices
 from quip.params import check
 from quip.records import Exemplar, GoldPair, LiteralText, Split, read_rows
@@ -33,6 +33,8 @@ LETTERS_SHOWN = 110
 """Letters of a typical paraphrase."""
 TOKENS_AROUND = 12
 """Chat markers around the messages of a call."""
+REASON_TOKENS = 40
+"""A reason of 15 to 20 words and the words around it."""
 
 # Speeds on two cores with the default models; a GPU or a faster machine beats all of them.
 EMBEDDED = {"teacher": 0.4, "critic": 0.9, "judge": 0.9}
@@ -129,24 +131,53 @@ def growing(sections: Mapping[str, Any], data: Data) -> list[Work]:
 
 def audits(sections: Mapping[str, Any], data: Data) -> list[Work]:
     """The critic and every judge that is not the critic itself, on the held-out gold pairs."""
-    critic, judge = sections["critic"], sections["judge"]
+    critic, judge = critic_of(sections), sections["judge"]
     few = sum(min(n, sections["audit"]["per_kind"] or n) for n in data.gold.values())
-    same = critic["kind"] != LEARNED and all(
-        critic[key] == judge[key] for key in ("prompt", "samples")
+    same = critic.kind == "mcp" and (prompt_of(critic), critic.samples) == (
+        judge["prompt"],
+        judge["samples"],
     )
-    others = [name for name in judge["endpoints"] if not (same and name == critic["endpoint"])]
+    others = [name for name in judge["endpoints"] if not (same and name == critic.endpoint)]
+    further = [parse(spec, critic) for spec in sections["audit"].get("kinds") or []]
     return [
         *criticised("audit", few, sections, data),
         *(compared("audit", "judge", name, few, judge, sections, data) for name in others),
+        *(work for kind in further for work in asked_of("audit", few, kind, sections, data)),
     ]
 
 
 def criticised(stage: str, pairs: int, sections: Mapping[str, Any], data: Data) -> list[Work]:
     """`pairs` put to the critic; a learned one costs no call."""
-    critic = sections["critic"]
-    if critic["kind"] == LEARNED:
+    return asked_of(stage, pairs, critic_of(sections), sections, data)
+
+
+def critic_of(sections: Mapping[str, Any]) -> CriticParams:
+    return check(sections["critic"], CriticParams, "critic")
+
+
+def asked_of(
+    stage: str, pairs: int, critic: CriticParams, sections: Mapping[str, Any], data: Data
+) -> list[Work]:
+    """`pairs` put to one critic. A panel asks all its members; fitting it asks them about the
+    tuning pairs, which counts once, at the audit."""
+    if critic.kind == LEARNED:
         return []
-    return [compared(stage, "critic", critic["endpoint"], pairs, critic, sections, data)]
+    if critic.kind == PANEL:
+        most = critic.panel.per_kind
+        lessons = sum(min(n, most or n) for n in data.gold.values()) if stage == "audit" else 0
+        members = [parse(one, critic) for one in critic.panel.signals if one != "words"]
+        return [
+            work
+            for one in members
+            for work in asked_of(stage, pairs + lessons, one, sections, data)
+        ]
+    if critic.kind == "cloze":
+        calls = pairs * (4 if critic.calibrated else 2)
+        size = (tokens(data.literal + LETTERS_SHOWN) + TOKENS_AROUND, 1)
+        return [called(stage, "critic", critic.endpoint, calls, size, sections, data)]
+    asker = {"prompt": prompt_of(critic), "samples": critic.samples}
+    out = REASON_TOKENS if critic.kind == "mcp_reason" else 0
+    return [compared(stage, "critic", critic.endpoint, pairs, asker, sections, data, out)]
 
 
 def training(arm: str, sections: Mapping[str, Any], data: Data) -> list[Work]:
@@ -198,13 +229,14 @@ def compared(
     asker: Mapping[str, Any],
     sections: Mapping[str, Any],
     data: Data,
+    reason: int = 0,
 ) -> Work:
     """`pairs` comparisons in both orders: one call an order, or `samples` of them without
-    log-probabilities."""
+    log-probabilities; `reason` tokens stand before the choice."""
     certain = settings(sections, endpoint).logprobs
     calls = 2 * pairs * (1 if certain else asker["samples"])
     letters = prompt_letters(asker["prompt"]) + data.literal + 2 * LETTERS_SHOWN
-    size = (tokens(letters) + TOKENS_AROUND, 1 if certain else 4)
+    size = (tokens(letters) + TOKENS_AROUND, reason + (1 if certain else 4))
     return called(stage, role, endpoint, calls, size, sections, data)
 
 

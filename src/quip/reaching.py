@@ -96,8 +96,19 @@ def answering(name: str, settings: Endpoint) -> Finding:
 def roles_endpoints(sections: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
     names = [(sections.get(role) or {}).get("endpoint") for role in ("teacher", "critic")]
     names += (sections.get("judge") or {}).get("endpoints") or []
-    names.append((sections.get("safety") or {}).get("endpoint"))
+    names += [(sections.get("safety") or {}).get("endpoint"), *audited_endpoints(sections)]
     return sorted({str(name) for name in names if name}), sections.get("endpoints") or {}
+
+
+def audited_endpoints(sections: dict[str, Any]) -> list[str]:
+    """The endpoints that critics of a panel or of the audit name themselves (`mcp@openai`)."""
+    critic, audit = (sections.get(name) or {} for name in ("critic", "audit"))
+    panel = (critic.get("panel") or {}).get("signals") if critic.get("kind") == "panel" else []
+    return [
+        spec.partition("@")[2]
+        for spec in [*(panel or []), *(audit.get("kinds") or [])]
+        if isinstance(spec, str) and "@" in spec
+    ]
 
 
 def tracking_server(uri: str) -> Finding:

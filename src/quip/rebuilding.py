@@ -34,6 +34,7 @@ from quip.critic import LEARNED, CriticParams, p_first_of_logprobs, questions
 from quip.endpoints import endpoint
 from quip.errors import DataError
 from quip.judging import JudgeParams
+from quip.kinds import prompt_of
 from quip.lineage import hash_file, locked
 from quip.params import load
 from quip.prompts import read
@@ -89,8 +90,8 @@ def outputs() -> Iterator[tuple[str, Found]]:
         yield "teacher", taught()
     if CRITIQUED.is_file():
         critic = load("critic", CriticParams)
-        if critic.kind != LEARNED:
-            yield "critique", compared(CRITIQUED, critic.prompt, critic.samples)
+        if critic.kind == "mcp":
+            yield "critique", compared(CRITIQUED, prompt_of(critic), critic.samples)
     for file in sorted(VERDICTS.glob("*.jsonl")):
         judge = load("judge", JudgeParams)
         stage = file.stem if file.stem in ("duel", "control") else f"judge@{file.stem}"
@@ -205,7 +206,7 @@ def compared(file: Path, prompt: str, samples: int) -> Found:
     for row in read_rows(file, Critique):
         if row.judge == LEARNED or row.a == row.b:
             continue
-        settings = endpoint(row.judge)
+        settings = endpoint(row.judge.rpartition("@")[2])
         each = 1 if settings.logprobs else samples
         orders = ((row.a, row.b, row.forward), (row.b, row.a, row.backward))
         for first, second, answer in orders:

@@ -27,7 +27,7 @@ class CritiqueParams(Section):
     ngram: int = Field(ge=1)
     length_ratio: tuple[float, float]
     unproven: str | None
-    """The critic (`learned` or an endpoint) to learn from although its audit reaches chance."""
+    """The critic (`quip.kinds.named`) to learn from although its audit reaches chance."""
 
 
 class Compared(BaseModel):

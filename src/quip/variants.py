@@ -1,88 +1,129 @@
-"""Choosing the critic's prompt by measurement: `quip critics`.
+"""Critics compared on the gold pairs, each with every debiasing: `quip critics`.
 
-Every prompt named `critic*` is measured on the tuning half of the gold pairs; the held-out half is
-left to the `audit` stage, so that the figure it reports was not chosen for.
+Choosing among critics and fitting `debias` belong to the tuning half; the held-out half is for
+looking, as the stage `audit` does, so that the figures it reports were not chosen for. Replies are
+in the call store: asking again costs nothing, and a table that was cut off goes on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from quip import oracle, prompts
+from quip import prompts
 from quip.agreement import audit_summary
-from quip.critic import CriticParams, compare, gold_comparisons
+from quip.critic import ask, content_free, gold_comparisons
+from quip.endpoints import endpoint
+from quip.kinds import ASKED, CriticParams, parse, spelled
+from quip.panel import GOLD, WORDS, chosen, regression
 from quip.params import load
-from quip.preference import Debias, Method, logit, preference
+from quip.preference import Debias, Method, debiased, logit
 from quip.records import Critique, GoldPair, read_rows
 
-GOLD = Path("data/raw/gold.jsonl")
+REWARD = Path("models/reward")
+RESAMPLES, SEED = 10_000, 1
+METHODS: tuple[Method, ...] = ("none", "probability", "log_odds", "content_free")
+ONE_ORDER = ("none", "content_free")
+COMPARED = (
+    *("mcp", "mcp:humor", "mcp:content"),
+    *("mcp_reason", "mcp_reason:humor", "mcp_reason:content"),
+    *("cloze", "cloze:humor", "cloze:content"),
+    *("cloze:calibrated", "cloze:humor:calibrated", "cloze:content:calibrated"),
+    *("panel", "learned"),
+)
 
 
-def names() -> list[str]:
-    """The prompts that can be a critic's."""
-    return sorted(path.stem for path in prompts.FOLDER.glob("critic*.txt"))
+class Row(NamedTuple):
+    """One critic with one debiasing: figures as in critic.json, and calls and tokens a pair."""
+
+    critic: str
+    method: str
+    found: dict[str, Any]
+    calls: float
+    tokens: float
 
 
-def tuning(pairs: Sequence[GoldPair], per_kind: int | None) -> list[GoldPair]:
-    kinds = dict.fromkeys(pair.kind for pair in pairs)
-    halves = {k: [p for p in pairs if p.kind == k and p.half == "tune"] for k in kinds}
-    return [pair for group in halves.values() for pair in group[:per_kind]]
+def measure(
+    names: Sequence[str], half: str, per_kind: int | None
+) -> tuple[list[Row], dict[str, Debias]]:
+    """A row for each critic and debiasing on one half of the gold pairs; on the tuning half also
+    the numbers of `debias` for each critic that has them, fitted."""
+    base, method = load("critic", CriticParams), load("debias", Debias).method
+    pairs = chosen(read_rows(GOLD, GoldPair), half, per_kind)
+    rows, fits = [], {}
+    for name in names:
+        critic = parse(spec(name), base)
+        answers = ask(critic, REWARD, gold_comparisons(pairs), name)
+        lean = content_free(critic)
+        tokens = sum(
+            float(answers.spent.get(key, 0)) for key in ("prompt_tokens", "completion_tokens")
+        )
+        both = calls(critic)
+        for one in METHODS if critic.kind.startswith("mcp") else ("position-free",):
+            used = raw(one if one in METHODS else "log_odds", lean)
+            share = 0.5 if one in ONE_ORDER else 1.0
+            found = audit_summary(pairs, answers.rows, used, RESAMPLES, SEED)
+            each = share * tokens / len(pairs) if critic.kind in ASKED else 0.0
+            rows.append(Row(spelled(critic), one, found, share * both, each))
+        if half == "tune" and critic.kind in ASKED:
+            fits[spelled(critic)] = fit(answers.rows, method, lean)
+    return rows, fits
 
 
-def fit(critiques: Sequence[Critique], method: Method) -> Debias:
-    """`scale` and `per_word` by logistic regression without intercept (ridge, C = 1).
+def spec(name: str) -> str:
+    """A prompt's name alone is that of a multiple choice."""
+    return f"mcp/{name}" if (prompts.FOLDER / f"{name}.txt").is_file() and name != "cloze" else name
 
-    Each gold pair enters twice, as (better, worse) and the other way round, so the fit is
-    symmetric by construction. Features are standardised by their spread before the penalty.
-    """
-    from sklearn.linear_model import LogisticRegression
 
+def raw(method: Any, lean: float) -> Debias:
+    """A debiasing of position alone."""
+    return Debias(method=method, scale=1.0, per_word=0.0, content_free=lean)
+
+
+def calls(critic: CriticParams) -> int:
+    """Calls of one comparison with both orders; of cloze, both texts."""
+    if critic.kind == "cloze":
+        return 4 if critic.calibrated else 2
+    if critic.kind == "panel":
+        members = (parse(one, critic) for one in critic.panel.signals if one != WORDS)
+        return sum(calls(one) for one in members)
+    if critic.kind == "learned":
+        return 0
+    return 2 * (1 if endpoint(critic.endpoint).logprobs else critic.samples)
+
+
+def fit(critiques: Sequence[Critique], method: Method, lean: float | None = None) -> Debias:
+    """`scale` and `per_word` by logistic regression (`quip.panel.regression`)."""
+    position = Debias(method=method, scale=1.0, per_word=0.0, content_free=lean)
     rows = [
         (logit(p), float(len(c.a.split()) - len(c.b.split())))
         for c in critiques
-        if (p := preference(c.forward, c.backward, method)) is not None
+        if (p := debiased(c, position)) is not None
     ]
-    features = np.array(rows)
-    spread = features.std(axis=0)
-    both = np.vstack([features, -features]) / spread
-    known = np.repeat([1, 0], len(features))
-    weights = LogisticRegression(fit_intercept=False, C=1.0).fit(both, known).coef_[0] / spread
-    return Debias(method=method, scale=round(weights[0], 3), per_word=round(weights[1], 4))
+    scale, per_word = regression(np.array(rows))
+    found = {"scale": round(float(scale), 3), "per_word": round(float(per_word), 4)}
+    lean = None if lean is None else round(lean, 4)
+    return Debias(method=method, content_free=lean, **found)
 
 
-def measure(chosen: Sequence[str], per_kind: int | None) -> dict[str, dict[str, Any]]:
-    """The audit's figures of each prompt on the tuning half (at most `per_kind` pairs a kind).
-
-    `raw` is the critic as it answers, both orders averaged; `fitted` has `scale` and `per_word`
-    fitted on the same pairs (two numbers, so it flatters itself little; the audit does not).
-    """
-    critic = load("critic", CriticParams)
-    method = load("debias", Debias).method
-    pairs = tuning(read_rows(GOLD, GoldPair), per_kind)
-    found = {}
-    with oracle.connect(critic.endpoint) as model:
-        for name in chosen:
-            rows = compare(model, name, critic.samples, gold_comparisons(pairs), name)
-            fitted = fit(rows, method)
-            raw = Debias(method=method, scale=1.0, per_word=0.0)
-            found[f"{name} (raw)"] = audit_summary(pairs, rows, raw, 10_000, 1)
-            found[name] = {**audit_summary(pairs, rows, fitted, 10_000, 1), **fitted.model_dump()}
-    return found
+def table(rows: Sequence[Row]) -> Iterator[str]:
+    """A table in Markdown, one line a critic and debiasing."""
+    yield "| critic | debiasing | agreement | Ag-H | Ag-C | PB | LB | calls | tokens | n |"
+    yield "|---|---|---|---|---|---|---|---|---|---|"
+    for row in rows:
+        found = row.found
+        shares = [spanned(found["agreement"], found["ci95"])]
+        shares += [
+            spanned(found[key]["agreement"], found[key]["ci95"]) if key in found else ""
+            for key in ("ag_h", "ag_c")
+        ]
+        biases = [f"{found[key]:.2f}" for key in ("position_bias", "length_bias")]
+        costs = [f"{row.calls:g}", f"{row.tokens:.0f}", str(found["n"])]
+        yield f"| {' | '.join([f'`{row.critic}`', row.method, *shares, *biases, *costs])} |"
 
 
-def table(found: dict[str, dict[str, Any]]) -> str:
-    """One line a prompt: agreement with interval, by kind, position and length bias."""
-    kinds = list(next(iter(found.values()))["by_kind"])
-    lines = [f"{'prompt':22}{'agreement':>22}" + "".join(f"{k:>11}" for k in kinds) + "   PB   LB"]
-    for name, row in sorted(found.items(), key=lambda item: -item[1]["agreement"]):
-        low, high = row["ci95"]
-        by_kind = "".join(f"{row['by_kind'][k]['agreement']:>11.2f}" for k in kinds)
-        bias = f"{row['position_bias']:5.2f}{row['length_bias']:5.2f}"
-        if "scale" in row:
-            bias += f"  scale: {row['scale']}, per_word: {row['per_word']}"
-        lines.append(f"{name:22}{row['agreement']:>8.3f} [{low:.3f}, {high:.3f}]{by_kind}{bias}")
-    return "\n".join(lines)
+def spanned(value: float, ends: Sequence[float]) -> str:
+    return f"{value:.2f} [{ends[0]:.2f}, {ends[1]:.2f}]"

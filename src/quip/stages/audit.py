@@ -2,8 +2,10 @@
 
 Everyone who compares texts in this run answers gold pairs of the held-out half, which chose no
 prompt and trained no critic. The critic's figures stand at the top of the metrics, those of the
-endpoints that judge under `judges`. What people say of the files in `audit.extra` stands under
-`extra`, by file and critic.
+endpoints that judge under `judges`, those of further critics (audit.kinds) under `kinds`. These
+answer as they are: the numbers of `debias` are fitted to the critic of params.yaml and would fit no
+other, so position is debiased and length is not corrected. What people say of the files in
+`audit.extra` stands under `extra`, by file and critic.
 
     python -m quip.stages.audit --gold data/raw/gold.jsonl --extra data/pairs/extra.json \
         --reward models/reward --out data/audit/critiques.jsonl --metrics data/metrics/critic.json
@@ -12,18 +14,19 @@ endpoints that judge under `judges`. What people say of the files in `audit.extr
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field
 
 from quip import people, stage
 from quip.agreement import audit_summary
-from quip.critic import LEARNED, Answers, CriticParams, ask, gold_comparisons, named
+from quip.critic import ask, content_free, gold_comparisons
 from quip.errors import DataError
 from quip.judging import JudgeParams
+from quip.kinds import ASKED, LEARNED, CriticParams, named, parse, prompt_of, spelled
 from quip.params import Section, load
 from quip.preference import Debias
-from quip.records import GoldPair, read_rows, write_json, write_rows
+from quip.records import Critique, GoldPair, read_rows, write_json, write_rows
 
 
 class Params(Section):
@@ -33,6 +36,8 @@ class Params(Section):
     """Names of params `graded` to measure on besides (read by the stage `pairs`)."""
     extra_pairs: Annotated[int, Field(ge=1)] | None
     """Pairs of each of them put to critics that cost calls; null: all."""
+    kinds: list[str] = Field(default=[])
+    """Further critics to audit, in the short form of `quip.kinds.parse`."""
     resamples: int
     seed: int
 
@@ -41,19 +46,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = stage.arguments(__doc__, argv, "gold", "extra", "reward", "out", "metrics")
     params, debias = load("audit", Params), load("debias", Debias)
     critic, *judges = who(load("critic", CriticParams), load("judge", JudgeParams))
+    further = [kind for spec in params.kinds if asks(kind := parse(spec, critic)) != asks(critic)]
     gold = read_rows(args.gold, GoldPair)
 
-    def audited(asked: CriticParams) -> tuple[Answers, dict[str, Any]]:
+    def audited(asked: CriticParams, name: str, used: Debias) -> Audited:
         pairs = held_out(gold, None if asked.kind == LEARNED else params.per_kind)
-        answers = ask(asked, args.reward, gold_comparisons(pairs), f"audit ({named(asked)})")
-        found = audit_summary(pairs, answers.rows, debias, params.resamples, params.seed)
-        print(line(named(asked), found))
-        return answers, {**found, "critic": asked.model_dump(), **answers.spent}
+        rows, spent = ask(asked, args.reward, gold_comparisons(pairs), f"audit ({name})")
+        found = audit_summary(pairs, rows, used, params.resamples, params.seed)
+        print(line(name, found))
+        named_rows = [row.model_copy(update={"judge": name}) for row in rows]
+        return Audited(named_rows, {**found, "critic": asked.model_dump(), **spent})
 
-    answers, summary = audited(critic)
-    others = {named(judge): audited(judge) for judge in judges}
-    write_rows(args.out, [*answers.rows, *(row for a, _ in others.values() for row in a.rows)])
-    found = {judge: one for judge, (_, one) in others.items()}
+    first = audited(critic, named(critic), debias)
+    others = {named(judge): audited(judge, named(judge), debias) for judge in judges}
+    more = {label(kind): audited(kind, label(kind), uncorrected(kind, debias)) for kind in further}
+    every = [first, *others.values(), *more.values()]
+    write_rows(args.out, [row for one in every for row in one.rows])
+    parts = {
+        part: {name: one.found for name, one in group.items()}
+        for part, group in (("judges", others), ("kinds", more))
+    }
     extra = people.agreements(
         args.extra,
         [critic, *judges],
@@ -63,17 +75,49 @@ def main(argv: Sequence[str] | None = None) -> None:
         params.resamples,
         params.seed,
     )
-    told = {"debias": debias.model_dump(), "judges": found, "extra": extra}
-    write_json(args.metrics, {**summary, **told})
+    told = {"debias": debias.model_dump(), **parts, "extra": extra}
+    write_json(args.metrics, {**first.found, **told})
+
+
+def label(critic: CriticParams) -> str:
+    """The short form with the endpoint: a further critic is never called as a judge is."""
+    return f"{spelled(critic)}@{critic.endpoint}" if critic.kind in ASKED else critic.kind
+
+
+class Audited(NamedTuple):
+    """The critiques of one critic, and its figures."""
+
+    rows: list[Critique]
+    found: dict[str, Any]
+
+
+def uncorrected(critic: CriticParams, debias: Debias) -> Debias:
+    """`debias` without its fitted length; of content_free, with the critic's own measured lean."""
+    lean = content_free(critic) if debias.method == "content_free" else None
+    return Debias(method=debias.method, scale=1.0, per_word=0.0, content_free=lean)
 
 
 def who(critic: CriticParams, judge: JudgeParams) -> list[CriticParams]:
     """The critic, then every judge that is not the critic itself."""
     judges = [
-        CriticParams(kind="mcp", endpoint=name, prompt=judge.prompt, samples=judge.samples)
+        critic.model_copy(
+            update={
+                "kind": "mcp",
+                "endpoint": name,
+                "question": "overall",
+                "prompt": judge.prompt,
+                "samples": judge.samples,
+            }
+        )
         for name in judge.endpoints
     ]
-    return [critic, *(other for other in judges if other != critic)]
+    return [critic, *(other for other in judges if asks(other) != asks(critic))]
+
+
+def asks(critic: CriticParams) -> tuple[str, str, str, int]:
+    """What decides the calls of a critic that asks one endpoint."""
+    prompt = prompt_of(critic) if critic.kind in ASKED else ""
+    return critic.kind, critic.endpoint, prompt, critic.samples
 
 
 def line(name: str, found: dict[str, Any]) -> str:

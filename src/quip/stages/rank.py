@@ -1,12 +1,14 @@
 """rank: the critic ranks the teacher's own paraphrases of each training input (for `brio_dpo`).
 
 Every two of an input's paraphrases that are of similar length are compared in both orders. Nobody
-is asked unless `arms` names brio_dpo. The teacher's texts are few and its input may have but one:
+is asked unless `arms` names brio_dpo, and a critic that the audit does not show to be better than
+chance is refused, as by `critique`. The teacher's texts are few and its input may have but one:
 such inputs are left out and counted.
 
     python -m quip.stages.rank --wanted data/roles/arms/brio_dpo.json \
         --pairs data/imitation/pairs.jsonl --reward models/reward \
-        --out data/rank/rankings.jsonl --metrics data/metrics/rank.json
+        --audit data/metrics/critic.json --out data/rank/rankings.jsonl \
+        --metrics data/metrics/rank.json
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from quip import stage
-from quip.critic import CriticParams, ask
+from quip.agreement import check_proven
+from quip.critic import CriticParams, ask, named
+from quip.documents import read_json
 from quip.errors import DataError
 from quip.params import load
 from quip.preference import Debias
@@ -26,13 +30,14 @@ from quip.unwanted import unwanted
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = stage.arguments(__doc__, argv, "wanted", "pairs", "reward", "out", "metrics")
+    args = stage.arguments(__doc__, argv, "wanted", "pairs", "reward", "audit", "out", "metrics")
     if unwanted(args.wanted):
         print("rank: 'brio_dpo' is not in `arms` of params.yaml, nobody is asked.")
         write_rows(args.out, [])
         return write_json(args.metrics, {"rankings": 0})
     params, critic = load("critique", CritiqueParams), load("critic", CriticParams)
     debias = load("debias", Debias)
+    check_proven(read_json(args.audit), named(critic), params.unproven)
     texts = as_candidates(read_rows(args.pairs, TrainingPair))
     most = max(Counter(row.input for row in texts).values())
     pairs, dropped = choose(texts, params, most)

@@ -74,7 +74,7 @@ def render(
                 for item in drawings
             ],
             critic=critic,
-            variants=page.scalars((critic or {}).get("variants") or []),
+            audits=page.audits(critic),
             funnel=page.funnel({k: v for k, v in found.metrics.items() if k != "critic"}),
             costs=costs(found.metrics),
             samples=page.samples(

@@ -33,12 +33,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     for arm in KNOWN_ARMS:
         write_json(out / "arms" / f"{arm}.json", {"arm": arm, "wanted": arm in arms})
     write_json(out / "teacher.json", describe(endpoint_of(params, "teacher")))
-    critic = describe(endpoint_of(params, "critic"))
-    learned = (params.get("critic") or {}).get("kind") == LEARNED
-    write_json(out / "critic.json", GROWN if learned else critic)
+    write_json(out / "critic.json", critic_of(params))
     judges = (params.get("judge") or {}).get("endpoints") or []
     if not judges:
         raise ParamsError("params.yaml: key 'judge.endpoints' must name at least one endpoint.")
+    further = at_endpoints((params.get("audit") or {}).get("kinds") or [])
+    write_json(out / "audit.json", list(map(describe, dict.fromkeys([*judges, *further]))))
+    learned = (params.get("critic") or {}).get("kind") == LEARNED
     judging = bool((params.get("judge") or {}).get("learned"))
     write_json(out / "judges.json", [*map(describe, judges), *([GROWN] if judging else [])])
     write_json(out / "reward.json", {"wanted": learned or judging})
@@ -46,6 +47,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     write_json(out / "safety.json", describe(screen) if screen else {"endpoint": None})
     told = f"arms {', '.join(arms)}; rounds {times}; judges {', '.join(judges)}"
     print(f"roles: {told}")
+
+
+def critic_of(params: dict[str, Any]) -> dict[str, Any]:
+    """The critic's model; of a panel also those of its signals at other endpoints."""
+    critic = params.get("critic") or {}
+    found = describe(endpoint_of(params, "critic"))
+    if critic.get("kind") == LEARNED:
+        return GROWN
+    if critic.get("kind") != "panel":
+        return found
+    members = at_endpoints((critic.get("panel") or {}).get("signals") or [])
+    return {**found, "members": list(map(describe, members))}
+
+
+def at_endpoints(critics: Sequence[str]) -> list[str]:
+    """The endpoints that critics in the short form (`mcp:humor@openai`) name themselves."""
+    named = (spec.partition("@")[2] for spec in critics)
+    return [name for name in named if name]
 
 
 def check_arms(arms: Any) -> list[str]:
