@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from faulty import Body
+from quip import packs
 from quip.params import read_params
 from walking import DVC, ROOT
 
