@@ -65,6 +65,17 @@ def test_the_tuning_half_fits_the_numbers_of_debias(server: ChatServer) -> None:
 
 
 @pytest.mark.usefixtures("gold")
+def test_the_length_is_corrected_by_numbers_of_the_other_half(server: ChatServer) -> None:
+    """It likes length more than the good: fitted on the tuning half, a word is taken off."""
+    server.answer = likes(lambda text: 0.5 * ("good" in text) + len(text.split()))
+    plain, corrected = variants.measure(["mcp"], "held_out", None, length=True)[0][2::2]
+    assert (plain.method, corrected.method) == ("log_odds", "log_odds, length")
+    assert plain.found["length_bias"] == 0.5
+    assert corrected.found["length_bias"] == 0.0
+    assert corrected.found["agreement"] == 1.0
+
+
+@pytest.mark.usefixtures("gold")
 def test_the_table_is_markdown_with_a_line_a_row() -> None:
     rows, _ = variants.measure(["mcp"], "held_out", 1)
     lines = list(variants.table(rows))
