@@ -10,7 +10,16 @@ from typing import Any
 import pytest
 
 from conftest import ChatServer, chat, likes, options, shown
-from quip.agreement import agreement, audit_summary, interval, trusted
+from quip import prompts
+from quip.agreement import (
+    CONTENT,
+    HUMOR,
+    agreement,
+    audit_summary,
+    check_proven,
+    interval,
+    trusted,
+)
 from quip.errors import DataError
 from quip.preference import Debias
 from quip.records import Answer, Critique, GoldPair, read_rows, write_json, write_rows
@@ -82,6 +91,25 @@ def test_worked_rows() -> None:
     }
     low, high = found["ci95"]
     assert 0 <= low <= 0.375 <= high <= 1
+    assert (found["ag_h"]["agreement"], found["ag_h"]["n"]) == (round(1 / 3, 4), 3)  # 1, 0, 0
+    assert (found["ag_c"]["agreement"], found["ag_c"]["n"]) == (0.5, 1)
+    for bias in ("position_bias", "length_bias"):
+        low, high = found[f"{bias}_ci95"]
+        assert 0 <= low <= found[bias] <= high <= 1
+    assert found["by_kind"]["length"]["length_bias"] == 1.0
+    assert found["by_kind"]["nonsense"]["position_bias"] == 1.0
+
+
+def test_pairs_of_no_known_kind_count_in_the_agreement_alone() -> None:
+    found = summary([pair("g", kind="people")], [critique(0.9, 0.1)])
+    assert found["agreement"] == 1.0
+    assert "ag_h" not in found
+    assert "ag_c" not in found
+
+
+def test_every_shipped_kind_tests_humor_or_content() -> None:
+    gold_file = Path(__file__).parent.parent / "data/raw/gold.jsonl"
+    assert {row.kind for row in read_rows(gold_file, GoldPair)} == {*HUMOR, *CONTENT}
 
 
 def test_a_critic_that_is_always_right_agrees_wholly() -> None:
@@ -205,6 +233,58 @@ def test_gold_pairs_without_a_held_out_half_are_refused() -> None:
         audit.held_out(gold()[:1], None)
 
 
+# ---- further critics
+
+
+@pytest.mark.usefixtures("critic_prompt")
+def test_further_critics_are_audited_beside_and_change_nothing_of_the_first(
+    server: ChatServer, scripted_project: Project, tmp_path: Path
+) -> None:
+    text = (tmp_path / "prompts/critic.txt").read_text(encoding="utf-8")
+    (tmp_path / "prompts/critic_humor.txt").write_text(text, encoding="utf-8")
+    settings = {"per_kind": None, "resamples": 100, "seed": 1}
+    server.answer = likes(lambda text: 2.0 * ("good" in text), lean=0.5)
+    scripted_project(audit=settings, debias=DEBIAS | {"per_word": -9.0})
+    alone = run()
+    kinds = ["mcp/critic", "mcp:humor/critic"]
+    scripted_project(audit=settings | {"kinds": kinds}, debias=DEBIAS | {"per_word": -9.0})
+    found = run()
+    more = found.pop("kinds")
+    assert alone.pop("kinds") == {}
+    assert {**found, "stored": 0} == {**alone, "stored": 0}
+    assert list(more) == ["mcp:humor/critic@scripted"]  # the first is the critic itself
+    assert more["mcp:humor/critic@scripted"]["agreement"] == 1.0  # no length is corrected
+    judges = {row.judge for row in read_rows("critiques.jsonl", Critique)}
+    assert judges == {"scripted", "mcp:humor/critic@scripted"}
+
+
+@pytest.mark.usefixtures("critic_prompt")
+def test_a_further_critic_gets_its_own_lean(server: ChatServer, scripted_project: Project) -> None:
+    """The lean of the params is the critic's; another prompt leans elsewhere."""
+    (prompts.FOLDER / "other.txt").write_text(
+        "--- user\nLiteral: {literal}\n1: {first}\n2: {second}\n", encoding="utf-8"
+    )
+    server.answer = likes(lambda text: 2.0 * ("good" in text), lean=3.0)
+    scripted_project(
+        audit={"per_kind": None, "kinds": ["mcp/other"], "resamples": 100},
+        debias=DEBIAS | {"method": "content_free", "content_free": 0.5},
+    )
+    found = run()
+    assert found["agreement"] < 1.0  # a lean of 3 is more than a difference of 2
+    assert found["kinds"]["mcp/other@scripted"]["agreement"] == 1.0
+
+
+@pytest.mark.parametrize("name", ["learned", "panel", "small", "mcp_reason@small", "cloze@small"])
+def test_the_gate_holds_for_every_kind_and_opens_by_name(name: str) -> None:
+    chance = {"agreement": 0.55, "ci95": [0.5, 0.6]}
+    with pytest.raises(DataError, match=f"'{name}' is not shown .* critique.unproven to {name} "):
+        check_proven(chance, name, None)
+    with pytest.raises(DataError):
+        check_proven(chance, name, "another")
+    check_proven(chance, name, name)
+    check_proven({**chance, "ci95": [0.501, 0.6]}, name, None)
+
+
 # ---- whom to believe
 
 
@@ -225,3 +305,10 @@ def test_a_judge_nobody_audited_counts_as_a_coin_and_equals_keep_their_order() -
     found = audited({"kind": "learned", "endpoint": "x"}, 0.4, small=0.5)
     assert trusted(found, ["learned", "unknown", "small"]) == "unknown"
     assert trusted({}, ["b", "a"]) == "b"
+
+
+def test_a_critic_of_another_kind_says_nothing_of_the_judge_at_its_endpoint() -> None:
+    cloze = audited({"kind": "cloze", "endpoint": "small"}, 0.9, small=0.6, large=0.7)
+    assert trusted(cloze, ["small", "large"]) == "large"
+    other_prompt = audited({"kind": "mcp", "endpoint": "small"}, 0.9, small=0.6, large=0.7)
+    assert trusted(other_prompt, ["small", "large"]) == "large"

@@ -290,6 +290,34 @@ def work(works: list[plan.Work], stage: str, role: str = "") -> plan.Work:
     return found
 
 
+@pytest.mark.parametrize(
+    ("critic", "calls"),
+    [
+        ({"kind": "mcp_reason"}, 2),
+        ({"kind": "cloze"}, 2),
+        ({"kind": "cloze", "calibrated": True}, 4),
+        ({"kind": "panel", "panel": {"signals": ["mcp", "mcp:humor", "words"]}}, 2 + 2),
+        ({"kind": "learned"}, 0),
+    ],
+)
+def test_the_plan_counts_the_calls_of_every_kind_of_critic(
+    critic: dict[str, Any], calls: int
+) -> None:
+    sections = shipped_params()
+    sections["critic"].update(critic)
+    works = [w for w in plan.plan(sections, DATA) if w.stage == "critique" and w.calls]
+    assert sum(w.calls for w in works) == calls * DATA.splits["train"]
+
+
+def test_the_plan_counts_what_is_audited_beside() -> None:
+    sections = shipped_params()
+    plain = sum(w.calls for w in plan.plan(sections, DATA) if w.stage == "audit")
+    sections["audit"]["kinds"] = ["cloze:humor", "mcp_reason", "learned"]
+    more = sum(w.calls for w in plan.plan(sections, DATA) if w.stage == "audit")
+    pairs = sum(min(n, sections["audit"]["per_kind"]) for n in DATA.gold.values())
+    assert more - plain == (2 + 2) * pairs
+
+
 def test_the_plan_counts_the_calls_of_every_role() -> None:
     def small(sections: dict[str, Any]) -> None:
         sections["arms"] = ["sft", "dpo"]

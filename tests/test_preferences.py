@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import options
-from quip.errors import DataError
+from quip.errors import DataError, ParamsError
+from quip.params import load
 from quip.preference import Debias, flipped, logit, of, outcome, preference, sigmoid
 from quip.ranking import decide, rank
 from quip.records import Answer, Critique, Preference, Ranking, read_rows, write_rows
@@ -23,9 +24,12 @@ Project = Callable[..., Path]
 LOG_ODDS = Debias(method="log_odds", scale=1.0, per_word=0.0)
 PROBABILITY = Debias(method="probability", scale=1.0, per_word=0.0)
 LENGTH = Debias(method="log_odds", scale=0.5, per_word=-0.1)
+NONE = Debias(method="none", scale=1.0, per_word=0.0)
+CONTENT_FREE = Debias(method="content_free", scale=1.0, per_word=0.0, content_free=0.8)
 EVERY_WAY = pytest.mark.parametrize(
     "debias", [LOG_ODDS, PROBABILITY, LENGTH], ids=["log_odds", "probability", "length"]
 )
+ONE_ORDER = pytest.mark.parametrize("debias", [NONE, CONTENT_FREE], ids=["none", "content_free"])
 chances = st.floats(0, 1)
 OPPOSITE = {"win": "loss", "loss": "win", "tie": "tie"}
 
@@ -56,6 +60,61 @@ def swapped(row: Critique) -> Critique:
     return row.model_copy(
         update={"a": row.b, "b": row.a, "forward": row.backward, "backward": row.forward}
     )
+
+
+# ---- one order only
+
+
+def test_without_debiasing_one_order_speaks_and_the_digest_says_which() -> None:
+    rows = [critique(0.9, 0.4, a=f"text {n}") for n in range(40)]
+    values = [of(row, NONE) for row in rows]
+    assert {round(value, 3) for value in values if value is not None} == {0.9, 0.6}
+    assert values == [of(row, NONE) for row in rows]
+
+
+def test_the_lean_on_empty_texts_is_taken_off() -> None:
+    """A critic that gives any first text 0.8 prefers nothing; `a` at 0.9 has odds 9 against 4."""
+    leaning = [critique(0.8, 0.8, a=f"text {n}") for n in range(20)]
+    assert all(of(row, CONTENT_FREE) == pytest.approx(0.5) for row in leaning)
+    values = {of(critique(0.9, 0.9, a=f"text {n}"), CONTENT_FREE) for n in range(20)}
+    assert sorted(round(value, 3) for value in values if value is not None) == [
+        round(4 / 13, 3),
+        round(9 / 13, 3),
+    ]
+
+
+@ONE_ORDER
+@given(forward=st.floats(0.001, 0.999), backward=st.floats(0.001, 0.999))
+def test_swapping_the_texts_turns_the_one_order_too(
+    debias: Debias, forward: float, backward: float
+) -> None:
+    row = critique(forward, backward)
+    value, turned = of(row, debias), of(swapped(row), debias)
+    assert value is not None
+    assert turned is not None
+    assert value + turned == pytest.approx(1)
+
+
+@ONE_ORDER
+def test_identical_texts_and_learned_critics_have_no_position(debias: Debias) -> None:
+    same = critique(0.5, 0.5, a="B")
+    both = {"forward": Answer(p_first=0.5, source="identical")}
+    assert of(same.model_copy(update={**both, "backward": both["forward"]}), debias) == 0.5
+    forward, backward = (Answer(p_first=p, source="learned") for p in (0.7, 0.3))
+    learned = critique(0.7, 0.3).model_copy(update={"forward": forward, "backward": backward})
+    assert of(learned, debias) == pytest.approx(0.7)
+
+
+@ONE_ORDER
+def test_an_unread_order_is_no_vote_there_either(debias: Debias) -> None:
+    assert of(critique(None, 0.4), debias) is None
+    assert of(critique(0.4, None), debias) is None
+
+
+def test_the_method_content_free_needs_its_number(project: Project) -> None:
+    project(debias={"method": "content_free"})
+    with pytest.raises(ParamsError, match="needs the number content_free, which `quip critics`"):
+        load("debias", Debias)
 
 
 # ---- the arithmetic

@@ -114,6 +114,18 @@ def test_all_arms_controls_and_the_claim_are_on_the_page(whole):
     assert "Teacher, critic and judge are one model" in page
 
 
+def test_every_audited_critic_is_in_the_form_of_table_1(whole):
+    part = whole[whole.index('<h2 id="critic">') : whole.index('<h2 id="training">')]
+    for column in ("agreement", "Ag-H", "Ag-C", "PB", "LB"):
+        assert f'class="num">{column} [95 %]</th>' in part
+    row = re.search(r'<tr><th scope="row">cloze:humor@embedded(.*?)</tr>', part, re.DOTALL)
+    assert "reaches chance" in row[1]
+    assert '0.31 <span class="ends">[0.20, 0.40]' in row[1]
+    critic = re.search(r'<tr><th scope="row">the critic(.*?)</tr>', part, re.DOTALL)
+    assert '0.71 <span class="ends">[0.60, 0.80]' in critic[1]
+    assert "reaches chance" not in critic[1]
+
+
 def test_twice_is_byte_identical(data):
     reported(data)
     first = {path.name: path.read_bytes() for path in (data / "report").iterdir()}

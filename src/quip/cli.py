@@ -233,12 +233,16 @@ def critics(
     half: Annotated[
         Literal["tune", "held_out"], typer.Option(help="Choose on `tune`; `held_out` is to look.")
     ] = "tune",
+    length: Annotated[
+        bool,
+        typer.Option("--length", help="Also correct the length, as fitted on the tuning half."),
+    ] = False,
 ) -> None:
     """Compare critics on one half of the gold pairs, with every debiasing; on the tuning half also
     fit `debias` to each."""
     from quip import variants
 
-    rows, fits = variants.measure(names or variants.COMPARED, half, per_kind)
+    rows, fits = variants.measure(names or variants.COMPARED, half, per_kind, length)
     typer.echo("\n".join(variants.table(rows)))
     for name, found in fits.items():
         typer.echo(f"{name}: debias: {found.model_dump(exclude_none=True)}")

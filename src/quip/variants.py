@@ -47,10 +47,11 @@ class Row(NamedTuple):
 
 
 def measure(
-    names: Sequence[str], half: str, per_kind: int | None
+    names: Sequence[str], half: str, per_kind: int | None, length: bool = False
 ) -> tuple[list[Row], dict[str, Debias]]:
     """A row for each critic and debiasing on one half of the gold pairs; on the tuning half also
-    the numbers of `debias` for each critic that has them, fitted."""
+    the numbers of `debias` for each critic that has them, fitted. With `length` one more row: both
+    orders and the length, by numbers fitted on as many pairs of the tuning half."""
     base, method = load("critic", CriticParams), load("debias", Debias).method
     pairs = chosen(read_rows(GOLD, GoldPair), half, per_kind)
     rows, fits = [], {}
@@ -68,6 +69,12 @@ def measure(
             found = audit_summary(pairs, answers.rows, used, RESAMPLES, SEED)
             each = share * tokens / len(pairs) if critic.kind in ASKED else 0.0
             rows.append(Row(spelled(critic), one, found, share * both, each))
+        if length and critic.kind in ASKED:
+            lessons = gold_comparisons(chosen(read_rows(GOLD, GoldPair), "tune", per_kind))
+            used = fit(ask(critic, REWARD, lessons, f"{name}, to be fitted").rows, "log_odds")
+            found = audit_summary(pairs, answers.rows, used, RESAMPLES, SEED)
+            each = tokens / len(pairs)
+            rows.append(Row(spelled(critic), "log_odds, length", found, both, each))
         if half == "tune" and critic.kind in ASKED:
             fits[spelled(critic)] = fit(answers.rows, method, lean)
     return rows, fits

@@ -28,7 +28,7 @@ from quip.replies import (
     usage_of,
 )
 
-FINAL = re.compile(r"(?<![\w.,\u2212-])([12])\W*$")
+FINAL = re.compile(r"(?<![\w.,/\u2212-])(?<!\bor )(?<!\band )([12])\W*$")
 LEAST = -100.0
 """A log-probability of minus infinity, as a number."""
 NO_ECHO = (
