@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,12 +17,13 @@ from typing import Any
 import pytest
 import yaml
 
-from quip import prompts, tracking
+from quip import prompts, tracking, trial
 from quip.packs import overlaid
 from quip.params import read_params
 
-LITERALS = Path(__file__).parent.parent / "data" / "raw" / "literals.jsonl"
-SHIPPED_PARAMS = Path(__file__).parent.parent / "params.yaml"
+PROJECT = Path(__file__).parent.parent
+LITERALS = PROJECT / "data" / "raw" / "literals.jsonl"
+SHIPPED_PARAMS = PROJECT / "params.yaml"
 Body = dict[str, Any]
 
 
@@ -179,6 +182,28 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, migrated_database:
     for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV"):
         monkeypatch.delenv(name, raising=False)
     return root
+
+
+CANARY = "-".join(("sk", "test", "planted", "canary"))  # never whole in a file of ours
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small project, run once with real weights and a real `dvc repro`: minutes."""
+    folder = tmp_path_factory.mktemp("small")
+    trial.make(PROJECT, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPENAI_API_KEY", CANARY)
+        assert trial.repro(folder) == 0
+    return folder
+
+
+def own_environment(folder: Path) -> dict[str, str]:
+    """The environment in which a command runs in the project `folder`, with its own code."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_"))}
+    tools = Path(sys.executable).parent  # the stages call `python`: this one, in a bare shell too
+    path = f"{tools}{os.pathsep}{kept['PATH']}"
+    return {**kept, "PATH": path, "PYTHONPATH": str(folder / "src")}
 
 
 @pytest.fixture(scope="session")

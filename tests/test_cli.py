@@ -37,6 +37,10 @@ VERBS = (
     "versions",
     "promote",
     "serve",
+    "try",
+    "init",
+    "critics",
+    "rounds",
 )
 SENTENCE = "I missed my bus."
 
@@ -81,6 +85,12 @@ def test_help_comes_without_anything_heavy() -> None:
 def test_every_verb_has_help(verb: str) -> None:
     assert verb in quip("--help").stdout
     assert quip(verb, "--help").exit_code == 0
+
+
+def test_the_list_of_verbs_cuts_no_sentence_short() -> None:
+    verbs = quip("--help").stdout.split("Commands:")[1]
+    assert len(verbs.splitlines()) > len(VERBS)
+    assert "..." not in verbs.split("An arm is")[0]
 
 
 def test_a_mistake_is_one_line_on_stderr_and_exit_code_2() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -13,28 +12,10 @@ import psutil
 import pytest
 import yaml
 
-from quip import engine, trial
+from conftest import CANARY, own_environment
+from quip import engine
 
 pytestmark = pytest.mark.slow
-PROJECT = Path(__file__).parent.parent
-CANARY = "-".join(("sk", "test", "planted", "canary"))  # never whole in a file of ours
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("small")
-    trial.make(PROJECT, folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OPENAI_API_KEY", CANARY)
-        assert trial.repro(folder) == 0
-    return folder
-
-
-def own_environment(folder: Path) -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_"))}
-    tools = Path(sys.executable).parent  # the stages call `python`: this one, in a bare shell too
-    path = f"{tools}{os.pathsep}{kept['PATH']}"
-    return {**kept, "PATH": path, "PYTHONPATH": str(folder / "src")}
 
 
 def quip(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:

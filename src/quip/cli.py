@@ -35,7 +35,11 @@ class Verbs(TyperGroup):
 
 app = typer.Typer(
     cls=Verbs,
-    help="Teach a small language model to be funny with a large one as teacher and critic.",
+    help="Teach a small language model to be funny with a large one as teacher and critic.\n\n"
+    "First steps: `quip doctor`, then `quip try` (docs/TUTORIAL.md). Run it in a project's root.",
+    epilog="An arm is one way of training a student (sft, dpo, ...); each trained student is a "
+    "version in MLflow's registry. The champion is the version in use, the challenger the newest "
+    "rival.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -81,7 +85,7 @@ def say(
 def trace(
     version: Annotated[str, typer.Argument(help="A version's number or alias.")] = "champion",
 ) -> None:
-    """From a model VERSION back to the code, params, data and calls that made it."""
+    """The code, params, data and calls that made a model VERSION."""
     from quip import tracking, trail
     from quip.speak import model_name
 
@@ -119,7 +123,11 @@ def promote(
     force: Annotated[bool, typer.Option(help="Do not ask whether it is better.")] = False,
     reason: Annotated[str, typer.Option(help="Why it is forced; kept with the version.")] = "",
 ) -> None:
-    """Make VERSION the champion, if it beats the present one head to head. Else ends with 1."""
+    """Make VERSION the champion, if it beats the present one.
+
+    The two are compared head to head; unless the whole interval of VERSION's score lies above one
+    half, the command says by how much it falls short and ends with 1.
+    """
     if force != bool(reason.strip()):
         raise DataError('--force and --reason "..." go together: a forced promotion says why.')
     from quip import gate, tracking
@@ -136,12 +144,15 @@ def serve(
         typer.Argument(help="Numbers, aliases or arms; champion and challenger when left out."),
     ] = None,
     host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines in.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Where to listen.")] = 8000,
     votes: Annotated[Path, typer.Option(help="Where votes are kept, as gold pairs.")] = Path(
         "data/votes/votes.jsonl"
     ),
 ) -> None:
-    """An OpenAI-compatible endpoint, and a page where people compare two VERSIONS and vote."""
+    """An OpenAI-compatible endpoint and a page to compare and vote.
+
+    The page shows what two VERSIONS make of a sentence, without saying which is which.
+    """
     import uvicorn
 
     from quip import serving, speak, voices
@@ -199,7 +210,11 @@ def plan(
 
 @app.command()
 def doctor() -> None:
-    """What is missing and how to mend it. Ends with 2 when something stops a run."""
+    """What is missing or wrong here, and how to mend it.
+
+    Looks at Python, packages, weights, params, keys, endpoints, disk, stores and locks, and changes
+    nothing. Ends with 2 when something stops a run.
+    """
     from quip import doctor as check
 
     found = check.examine()
@@ -285,7 +300,10 @@ def grow(
 def lay_out_rounds(
     count: Annotated[int, typer.Argument(min=1, help="How often feedback is collected.")],
 ) -> None:
-    """Collect feedback COUNT times in the same total of epochs: writes rounds.yaml."""
+    """Collect feedback COUNT times: writes rounds.yaml.
+
+    The epochs of training by feedback are shared out among the rounds.
+    """
     from quip import rounds
     from quip.params import read_params
 
@@ -303,7 +321,11 @@ def small(
         Path | None, typer.Option(help="Where; .quip/try (or .quip/try-PACK) when left out.")
     ] = None,
 ) -> None:
-    """The whole pipeline on little data, in a folder of its own (params.try.yaml)."""
+    """The whole pipeline on little data: a first look, in minutes.
+
+    A project of its own with what params.try.yaml changes; nothing here is touched. Its numbers
+    mean nothing.
+    """
     from quip import packs, trial
 
     found = packs.find(Path.cwd(), pack) if pack else None
@@ -330,7 +352,11 @@ def init(
     ] = None,
     column: Annotated[str | None, typer.Option(help="The column of --data to read.")] = None,
 ) -> None:
-    """Lay out this pipeline in FOLDER, a git repository of its own, for your data and task."""
+    """Lay out this pipeline in FOLDER, for your data and task.
+
+    A git repository of its own, with the code, prompts, texts and params of this one or of a pack,
+    and none of its results (docs/ANOTHER_SKILL.md).
+    """
     from quip import packs, starting
 
     project = Path.cwd()
