@@ -12,6 +12,7 @@ import pytest
 
 from conftest import ChatServer, likes, options
 from quip.errors import DataError, ParamsError, WeightsError
+from quip.params import load
 from quip.records import Preference, Ranking, TrainingPair, read_rows, write_json, write_rows
 from quip.stages import align, rank
 
@@ -50,9 +51,13 @@ def pair(number: int, literal: int = 1) -> TrainingPair:
     ("check", "changes", "message"),
     [
         (align.check_weights, {"loss_weights": [1.0, 0.2]}, "dpo.loss_weights.*one weight a term"),
-        (align.check_trl, {"label_smoothing": 0.1}, "dpo.label_smoothing.*Put robust"),
         (align.check_own, {"loss_type": ["ipo"]}, "'ipo' is for causal.*sigmoid, robust, sft"),
         (align.check_own, {"ld_alpha": 0.5}, "dpo.ld_alpha.*null"),
+        (
+            align.check_own,
+            {"loss_type": ["robust"], "label_smoothing": "confidence"},
+            "dpo.label_smoothing.*'robust' takes one number.*'sigmoid'",
+        ),
     ],
 )
 def test_a_setting_that_would_be_left_out_is_refused(
@@ -63,9 +68,31 @@ def test_a_setting_that_would_be_left_out_is_refused(
         check(dpo(**changes))
 
 
-def test_label_smoothing_is_for_robust_with_trl() -> None:
-    both = dpo(loss_type=["robust"], label_smoothing=0.1)
-    assert align.check_trl(both) == both
+@pytest.mark.parametrize(
+    ("terms", "smoothing", "own"),
+    [
+        (["sigmoid"], 0.0, False),
+        (["robust"], 0.1, False),
+        (["robust", "sft"], 0.1, False),
+        (["sigmoid"], 0.1, True),
+        (["sigmoid", "robust"], 0.1, True),
+        (["sigmoid_norm"], 0.1, True),  # which then is refused, since nobody has it
+        (["sigmoid"], "confidence", True),
+        (["robust"], "confidence", True),
+    ],
+)
+def test_trl_is_asked_for_no_smoothing_that_it_would_leave_out(
+    terms: list[str], smoothing: Any, own: bool
+) -> None:
+    found = dpo(loss_type=terms, loss_weights=[1.0] * len(terms), label_smoothing=smoothing)
+    assert align.smoothed(found) is own
+
+
+@pytest.mark.parametrize("smoothing", [0.5, -0.1, "confident", None])
+def test_a_smoothing_out_of_range_is_one_line(smoothing: Any, project: Project) -> None:
+    project(dpo={"label_smoothing": smoothing})
+    with pytest.raises(ParamsError, match=r"^params.yaml: key 'dpo.label_smoothing[^\n]*$"):
+        load("dpo", align.Dpo)
 
 
 def arguments(**changes: object) -> list[str]:

@@ -1,13 +1,14 @@
 """What a student learns from the critic by quip's own loop: DPO on pairs, BRIO on rankings.
 
-DPO here is for encoder-decoder students; TRL does it for causal ones (`stages/align.py`), to the
-same numbers (tests/test_losses.py). BRIO is for both families.
+DPO here is for encoder-decoder students, and for causal ones where TRL lacks the loss (labels that
+are smoothed or soft); the rest TRL does for these (`stages/align.py`), to the same numbers
+(tests/test_losses.py). BRIO is for both families.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,6 +28,7 @@ from quip.student import Student
 from quip.training import Training
 
 Figures = dict[str, float]
+Smoothing = float | Literal["confidence"]
 
 
 class Judged(NamedTuple):
@@ -50,11 +52,11 @@ def dpo_objective(
     rows: Sequence[Preference],
     params: Training,
     beta: float,
-    label_smoothing: float,
+    label_smoothing: Smoothing,
     weights: Mapping[str, float],
 ) -> Objective:
     """`weights`: of the terms "sigmoid" (dpo_loss), "robust" (robust_dpo_loss) and "sft"
-    (cross-entropy of the chosen texts).
+    (cross-entropy of the chosen texts). `label_smoothing`: see `doubts`.
 
     The reference is asked once, before the first step, and is not changed.
     """
@@ -67,9 +69,10 @@ def dpo_objective(
         ref_chosen = logps.new_tensor([row.ref_chosen for row in batch])
         ref_rejected = logps.new_tensor([row.ref_rejected for row in batch])
         four = chosen, rejected, ref_chosen, ref_rejected
+        doubt = doubts(pairs, label_smoothing, logps)
         terms = {
-            "sigmoid": lambda: dpo_loss(*four, beta, label_smoothing).mean(),
-            "robust": lambda: robust_dpo_loss(*four, beta, label_smoothing).mean(),
+            "sigmoid": lambda: dpo_loss(*four, beta, doubt).mean(),
+            "robust": lambda: robust_dpo_loss(*four, beta, doubt).mean(),
             "sft": lambda: cross_entropy(logits[: len(pairs)], labels[: len(pairs)]),
         }
         total = torch.stack([weight * terms[term]() for term, weight in weights.items()]).sum()
@@ -82,6 +85,14 @@ def dpo_objective(
         }
 
     return Objective(referenced(reference, rows, params), loss, dropout=False)
+
+
+def doubts(pairs: Sequence[Preference], smoothing: Smoothing, like: Tensor) -> float | Tensor:
+    """The chance that a pair is labelled the wrong way round: one number, or with "confidence" each
+    pair's own (batch,), one less the critic's debiased preference for its chosen text."""
+    if smoothing == "confidence":
+        return like.new_tensor([1 - pair.confidence for pair in pairs])
+    return smoothing
 
 
 @torch.no_grad()

@@ -42,7 +42,7 @@ def robust_dpo_loss(
     ref_chosen: Tensor,
     ref_rejected: Tensor,
     beta: float,
-    label_smoothing: float,
+    label_smoothing: float | Tensor,
 ) -> Tensor:
     """DPO made unbiased when a share `label_smoothing` < 1/2 of the pairs is labelled the wrong way
     round (Chowdhury et al. 2024): ((1 - e) l(d) - e l(-d)) / (1 - 2e), with l = -log sigmoid(beta

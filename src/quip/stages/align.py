@@ -1,7 +1,7 @@
 """align: learn from the critic. One arm a run: `brio`, `dpo` or `brio_dpo`.
 
 dpo       DPO on the critic's pairs (Rafailov et al. 2023, equation 7): by TRL for a causal student,
-          by quip's own loop for an encoder-decoder
+          by quip's own loop for an encoder-decoder and for a loss that TRL lacks
 brio      BRIO on the critic's rankings, beside the imitation of the teacher (Liu et al. 2022)
 brio_dpo  DPO that starts from, and refers to, a student trained by BRIO on the teacher's own
           paraphrases (which is this stage with `--arm brio` on the teacher's rankings)
@@ -20,7 +20,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -42,7 +42,8 @@ class Dpo(Section):
     beta: float = Field(gt=0)
     loss_type: list[Term] = Field(min_length=1)
     loss_weights: list[float]
-    label_smoothing: float = Field(ge=0, lt=0.5)
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] | Literal["confidence"]
+    """One chance of a wrong label for all pairs, or each pair's own (`feedback.doubts`)."""
     ld_alpha: float | None = Field(ge=0, le=1)
     reference: Literal["warm_start", "previous"]
 
@@ -115,13 +116,10 @@ def by_dpo(args: Namespace, params: Any) -> tuple[Any, dict[str, str], list[Any]
     reference = args.start if dpo.reference == "previous" else args.reference or args.start
 
     def fit(student: Any, rows: Sequence[Preference], job: Any) -> Any:
-        if student.family == "causal":
-            chosen = trl_dpo(
-                check_trl(dpo), params.lora, None if reference == args.start else reference
-            )
-        else:
-            chosen = own_dpo(check_own(dpo), None if reference == args.start else reference)
-        return chosen(student, rows, job)
+        other = None if reference == args.start else reference
+        if student.family == "causal" and not smoothed(dpo):
+            return trl_dpo(dpo, params.lora, other)(student, rows, job)
+        return own_dpo(check_own(dpo), other)(student, rows, job)
 
     rows = read_rows(args.preferences, Preference)
     settings = {**dpo.model_dump(exclude={"loss_type", "loss_weights"}), "reference": reference}
@@ -138,28 +136,34 @@ def check_weights(dpo: Dpo) -> Dpo:
     return dpo
 
 
-def check_trl(dpo: Dpo) -> Dpo:
-    """Refuse a label smoothing that TRL would leave out without a word."""
-    if dpo.label_smoothing and "robust" not in dpo.loss_type:
-        raise ParamsError(
-            "params.yaml: key 'dpo.label_smoothing' is not 0, but for causal students (TRL) only "
-            "the loss 'robust' has it. Put robust into dpo.loss_type, or set it to 0."
-        )
-    return dpo
+def smoothed(dpo: Dpo) -> bool:
+    """Whether labels are smoothed in a way that TRL lacks. It takes one number, for `robust` only,
+    and leaves it out of `sigmoid` without a word."""
+    if dpo.label_smoothing == "confidence":
+        return True
+    return dpo.label_smoothing > 0 and ("sigmoid" in dpo.loss_type or "robust" not in dpo.loss_type)
 
 
 def check_own(dpo: Dpo) -> Dpo:
-    """Refuse by name what TRL has and quip's own loop (encoder-decoder students) has not."""
+    """Refuse by name what TRL has and quip's own loop has not. That loop trains encoder-decoder
+    students, and causal ones with smoothed labels."""
+    where = "an encoder-decoder and for smoothed labels (dpo.label_smoothing)"
     for term in dpo.loss_type:
         if term not in OWN_TERMS:
             raise ParamsError(
-                f"params.yaml: key 'dpo.loss_type': '{term}' is for causal students (TRL). For an "
-                f"encoder-decoder there are {', '.join(OWN_TERMS)}."
+                f"params.yaml: key 'dpo.loss_type': '{term}' is for causal students (TRL). For "
+                f"{where} there are {', '.join(OWN_TERMS)}."
             )
     if dpo.ld_alpha is not None:
         raise ParamsError(
-            "params.yaml: key 'dpo.ld_alpha' is for causal students (TRL). For an "
-            "encoder-decoder set it to null."
+            "params.yaml: key 'dpo.ld_alpha' is for causal students (TRL). For "
+            f"{where} set it to null."
+        )
+    if dpo.label_smoothing == "confidence" and "robust" in dpo.loss_type:
+        raise ParamsError(
+            "params.yaml: key 'dpo.label_smoothing': the loss 'robust' takes one number, which it "
+            "divides by; a pair of confidence 0.5 would weigh without end. With 'confidence' take "
+            "'sigmoid'."
         )
     return dpo
 
@@ -217,7 +221,7 @@ def dpo_trainer(
             beta=dpo.beta,
             loss_type=[*dpo.loss_type],
             loss_weights=dpo.loss_weights,
-            label_smoothing=dpo.label_smoothing,
+            label_smoothing=float(dpo.label_smoothing),
             ld_alpha=dpo.ld_alpha,
             precompute_ref_log_probs=True,
         ),
