@@ -74,7 +74,8 @@ class Postgres:
         serve = [str(postgres_program("postgres")), "-D", data, "-k", self.folder, "-F"]
         serve += ["-h", "127.0.0.1", "-p", str(port)]
         self.process = subprocess.Popen(serve, **QUIETLY, **who)
-        self.url = f"postgresql://quip@127.0.0.1:{port}/postgres"
+        self.address = f"quip@127.0.0.1:{port}/postgres"
+        self.url = f"postgresql+psycopg2://{self.address}"
         wait(self.process, self.answers)
         return self
 
@@ -91,7 +92,7 @@ class Postgres:
         import psycopg2
 
         try:
-            psycopg2.connect(self.url).close()
+            psycopg2.connect(f"postgresql://{self.address}").close()
         except psycopg2.OperationalError:
             return False
         return True
@@ -109,7 +110,7 @@ class MlflowServer:
     """`mlflow server` on a database, with an artifact store of its own; may die and start again."""
 
     def __init__(self, database: str, artifacts: Path) -> None:
-        port = free_port()
+        port, self.log = free_port(), artifacts.with_name("mlflow-server.log")
         self.url = f"http://127.0.0.1:{port}"
         self.command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
         self.command += ["--backend-store-uri", database, "--artifacts-destination", str(artifacts)]
@@ -118,9 +119,10 @@ class MlflowServer:
     def start(self) -> None:
         kept = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_TRACKING")}
         more = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        self.process = subprocess.Popen(
-            self.command, env={**kept, **more}, start_new_session=True, **QUIETLY
-        )
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command, env={**kept, **more}, start_new_session=True, stdout=log, stderr=log
+            )
         wait(self.process, self.answers)
 
     def answers(self) -> bool:

@@ -215,7 +215,7 @@ def test_exp_show_compares_them(tried: Path) -> None:
 def test_trace_leads_back_to_code_params_data_and_calls(tried: Path, store: tracking.Store) -> None:
     version = made_by(store)["queued-b"]
     assert f"{version.version:<9}dpo" in quip(tried, "versions")
-    told = quip(tried, "trace", version.version)
+    told = quip(tried, "trace", str(version.version))
     assert "exp     queued-b, from baseline" in told
     assert f"commit  {commit_of(tried, 'queued-b')}" in told
     assert "files are those that ran" in told
@@ -229,7 +229,7 @@ def test_a_branch_of_an_experiment_leads_to_its_version(tried: Path, store: trac
     made = made_by(store)
     dvc(tried, "exp", "branch", "aside-a", "keep-it")
     rows = quip(tried, "versions", "--branch", "keep-it").split("\n\n")[0].splitlines()[1:]
-    assert [row.split()[0] for row in rows if " dpo " in row] == [made["aside-a"].version]
+    assert [row.split()[0] for row in rows if " dpo " in row] == [str(made["aside-a"].version)]
     assert [row.split()[1] for row in rows] == ["dpo", "sft"]
     assert git(tried, "rev-parse", "keep-it") == commit_of(tried, "aside-a")
 

@@ -29,24 +29,24 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+def tracker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
     artifacts = tmp_path_factory.mktemp("artifacts")
     with Postgres() as database, MlflowServer(database.url, artifacts) as found:
         yield found
 
 
 @pytest.fixture
-def store(server: MlflowServer, monkeypatch: pytest.MonkeyPatch) -> tracking.Store:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+def store(tracker: MlflowServer, monkeypatch: pytest.MonkeyPatch) -> tracking.Store:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracker.url)
     return tracking.connect()
 
 
 @pytest.fixture(scope="module")
-def project(server: MlflowServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def light(tracker: MlflowServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with FaultyServer() as endpoint:
         endpoint.answer = answer
         folder = lay_out(tmp_path_factory.mktemp("light"), endpoint.url)
-        dvc(folder, "repro", MLFLOW_TRACKING_URI=server.url)
+        dvc(folder, "repro", MLFLOW_TRACKING_URI=tracker.url)
         commit(folder, "a run")
         yield folder
 
@@ -63,47 +63,47 @@ def curve(store: tracking.Store, run: Any) -> list[int]:
 
 
 def test_runs_versions_and_artifacts_are_the_server_s(
-    project: Path, server: MlflowServer, store: tracking.Store
+    light: Path, tracker: MlflowServer, store: tracking.Store
 ) -> None:
-    assert not [*project.glob("mlflow.db*"), *project.glob("mlruns")]
+    assert not [*light.glob("mlflow.db*"), *light.glob("mlruns")]
     (run,) = runs_of(store, "align@dpo")
     assert (run.info.status, curve(store, run)) == ("FINISHED", [1, 2, 3, 4])
     assert run.info.artifact_uri.startswith("mlflow-artifacts:")
-    assert "2        dpo" in quip(project, "versions", MLFLOW_TRACKING_URI=server.url)
-    told = quip(project, "trace", "champion", MLFLOW_TRACKING_URI=server.url)
+    assert "2        dpo" in quip(light, "versions", MLFLOW_TRACKING_URI=tracker.url)
+    told = quip(light, "trace", "champion", MLFLOW_TRACKING_URI=tracker.url)
     assert "calls   teacher m at endpoint scripted" in told
     with tracking.current(store) as mlflow:
         kept = Path(mlflow.artifacts.download_artifacts("models:/quip-student@champion"))
     assert (kept / "MLmodel").is_file()
     assert lineage.model_digest(kept / "artifacts" / "dpo") == lineage.model_digest(
-        project / "models" / "dpo"
+        light / "models" / "dpo"
     )
 
 
 def test_a_server_that_dies_during_training_is_told_the_rest_by_the_next_repro(
-    project: Path, server: MlflowServer, store: tracking.Store, tmp_path: Path
+    light: Path, tracker: MlflowServer, store: tracking.Store, tmp_path: Path
 ) -> None:
     half_way, before = tmp_path / "half_way", len(runs_of(store, "align@dpo"))
-    own = environment(project, MLFLOW_TRACKING_URI=server.url, HALF_WAY=str(half_way))
+    own = environment(light, MLFLOW_TRACKING_URI=tracker.url, HALF_WAY=str(half_way))
     command = [sys.executable, "-m", "dvc", "exp", "run", "--name", "down", "-S", "dpo.beta=0.3"]
     training = subprocess.Popen(
-        command, cwd=project, env=own, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command, cwd=light, env=own, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     while not half_way.exists():
         assert training.poll() is None
         time.sleep(0.05)
-    server.kill()
+    tracker.kill()
     half_way.unlink()
     said, _ = training.communicate()
     assert ran(said) == ["align@dpo", "evaluate", "register"]
     assert said.count("MLflow could not be used") == 2  # once by the training, once by register
     assert "exited with 3" in said
-    assert len(list((project / ".quip" / "outbox").iterdir())) == 1
-    server.start()
-    said = dvc(project, "repro", MLFLOW_TRACKING_URI=server.url)
+    assert len(list((light / ".quip" / "outbox").iterdir())) == 1
+    tracker.start()
+    said = dvc(light, "repro", MLFLOW_TRACKING_URI=tracker.url)
     assert ran(said) == ["register"]
     assert "MLflow: sent what was kept of 1 run." in said
-    assert not list((project / ".quip" / "outbox").iterdir())
+    assert not list((light / ".quip" / "outbox").iterdir())
     newest, *older = runs_of(store, "align@dpo")
     assert len(older) == before
     assert (newest.info.status, curve(store, newest)) == ("FINISHED", [1, 2, 3, 4])
@@ -120,11 +120,11 @@ def family() -> str:
 
 def test_every_training_stage_logs_to_the_server(
     laid_out: Path,  # noqa: F811
-    server: MlflowServer,
+    tracker: MlflowServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The real ones, on a small student, in a run of their own each."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracker.url)
     monkeypatch.setattr(tracking, "EXPERIMENT", "every stage")
     Path("mlflow.db").unlink()
     rounds.write(1, ALL_ARMS)
