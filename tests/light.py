@@ -110,8 +110,13 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
 WHO = ("AUTHOR", "COMMITTER")
 
 
+DONE: list[tuple[str, ...]] = []
+"""Every command that was run in a project, for whoever compares them with what is documented."""
+
+
 def run(folder: Path, *words: str, fails: bool = False, **more: str) -> str:
     """What the command prints; with `fails` it must not end well."""
+    DONE.append(words)
     done = subprocess.run(
         words, cwd=folder, env=environment(folder, **more), capture_output=True, text=True
     )

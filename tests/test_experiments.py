@@ -9,20 +9,23 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+import shlex
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 from faulty import FaultyServer
-from light import answer, commit, dvc, environment, git, lay_out, quip, ran
+from light import DONE, answer, commit, dvc, environment, git, lay_out, quip, ran
 from quip import tracking
 from servers import SshServer
+from walking import ROOT
 
 pytestmark = pytest.mark.slow
 ARTIFACTS = {"lineage.json", "report.html", "calls.json"}
@@ -36,7 +39,7 @@ class World(NamedTuple):
 
     def clone(self, folder: Path) -> Path:
         """What a colleague does; their key stays out of git."""
-        git(folder.parent, "clone", "--quiet", str(self.origin), str(folder))
+        git(folder.parent, "clone", str(self.origin), str(folder))
         dvc(folder, "remote", "modify", "--local", "shared", "keyfile", str(self.ssh.key))
         dvc(folder, "pull")
         return folder
@@ -55,7 +58,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         dvc(maker, "repro")
         baseline = commit(maker, "a first run")
         dvc(maker, "push")
-        git(folder, "clone", "--quiet", "--bare", str(maker), str(origin))
+        git(folder, "init", "--quiet", "--bare", "--initial-branch", "main", str(origin))
+        git(maker, "remote", "add", "origin", str(origin))
+        git(maker, "config", "push.autoSetupRemote", "true")
+        git(maker, "push")
         yield World(origin, baseline, endpoint, ssh)
 
 
@@ -67,7 +73,7 @@ def test_a_clone_runs_nothing_and_pays_only_for_what_a_changed_setting_adds(
     clone = world.clone(tmp_path / "clone")
     assert ran(dvc(clone, "repro")) == []
     assert not (clone / "mlflow.db").exists()
-    said = dvc(clone, "exp", "run", "--name", "more", "--set-param", "prepare.limit.train=4")
+    said = dvc(clone, "exp", "run", "--name", "more", "-S", "prepare.limit.train=4")
     assert "6 replies of teacher are back" in said
     assert world.endpoint.requests == asked + 1
     # The students come out the same, so nothing that follows from them alone is done again.
@@ -85,7 +91,7 @@ TRIED = {**QUEUED, **ASIDE, **HERE}
 
 
 def setting(beta: float) -> list[str]:
-    return ["--set-param", f"dpo.beta={beta}"]
+    return ["-S", f"dpo.beta={beta}"]
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +101,7 @@ def tried(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     clone = world.clone(tmp_path_factory.mktemp("tried") / "clone")
     for name, beta in QUEUED.items():
         dvc(clone, "exp", "run", "--queue", "--name", name, *setting(beta))
+    DONE.append(("dvc", "exp", "run", "--temp", "--name", "x", "-S", "x"))
     apart = [
         subprocess.Popen(
             [sys.executable, "-m", "dvc", *words],
@@ -108,13 +115,15 @@ def tried(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
             ["exp", "run", "--temp", "--name", name, *setting(beta)] for name, beta in ASIDE.items()
         )
     ]
-    while len(list(clone.glob(".dvc/tmp/exps/*/dvc.yaml"))) < len(ASIDE):
+    seen: set[Path] = set()
+    while len(seen) < len(ASIDE):
+        seen |= {*(clone / ".dvc" / "tmp" / "exps").rglob("params.yaml")}
         time.sleep(0.05)
     # An experiment runs the code it was begun with, whatever becomes of the checkout's.
     code = clone / "src" / "quip" / "stages" / "register.py"
     kept = code.read_text(encoding="utf-8")
     code.write_text("raise SystemExit('the code of the checkout ran')\n", encoding="utf-8")
-    dvc(clone, "queue", "start", "--jobs", "2")
+    dvc(clone, "queue", "start", "-j", "2")
     said = [process.communicate()[0] for process in apart]
     assert [process.returncode for process in apart] == [0, 0], said
     wait_for_queue(clone)
@@ -166,7 +175,7 @@ def test_four_at_once_on_a_fresh_checkout_leave_a_whole_store(store: tracking.St
 
 
 def test_runs_and_artifacts_survive_the_temporary_folder(store: tracking.Store) -> None:
-    assert not list(Path(".dvc/tmp/exps").glob("*/dvc.yaml"))
+    assert not list(Path(".dvc/tmp/exps").rglob("params.yaml"))
     for version in made_by(store).values():
         files = {file.path for file in store.client.list_artifacts(version.run_id)}
         assert files >= ARTIFACTS
@@ -194,6 +203,7 @@ def test_each_run_carries_experiment_baseline_hashes_and_its_own_commit(
 
 
 def test_exp_show_compares_them(tried: Path) -> None:
+    assert "dpo.beta" in dvc(tried, "exp", "show")
     table = list(csv.DictReader(io.StringIO(dvc(tried, "exp", "show", "--csv"))))
     shown = {row["Experiment"]: float(row["dpo.beta"]) for row in table if row["Experiment"]}
     assert shown == {"main": 0.1, **TRIED} or shown == TRIED
@@ -204,7 +214,8 @@ def test_exp_show_compares_them(tried: Path) -> None:
 
 def test_trace_leads_back_to_code_params_data_and_calls(tried: Path, store: tracking.Store) -> None:
     version = made_by(store)["queued-b"]
-    told = quip(tried, "trace", version.version)
+    assert f"{version.version:<9}dpo" in quip(tried, "versions")
+    told = quip(tried, "trace", str(version.version))
     assert "exp     queued-b, from baseline" in told
     assert f"commit  {commit_of(tried, 'queued-b')}" in told
     assert "files are those that ran" in told
@@ -218,7 +229,7 @@ def test_a_branch_of_an_experiment_leads_to_its_version(tried: Path, store: trac
     made = made_by(store)
     dvc(tried, "exp", "branch", "aside-a", "keep-it")
     rows = quip(tried, "versions", "--branch", "keep-it").split("\n\n")[0].splitlines()[1:]
-    assert [row.split()[0] for row in rows if " dpo " in row] == [made["aside-a"].version]
+    assert [row.split()[0] for row in rows if " dpo " in row] == [str(made["aside-a"].version)]
     assert [row.split()[1] for row in rows] == ["dpo", "sft"]
     assert git(tried, "rev-parse", "keep-it") == commit_of(tried, "aside-a")
 
@@ -244,3 +255,26 @@ def test_an_experiment_is_pushed_and_taken_over_by_a_colleague(
     assert f"commit  {commit_of(tried, 'here')}" in told
     assert 'params  dpo: {"beta": 0.6' in told
     assert world.endpoint.requests == asked
+
+
+ELSEWHERE = {("quip", "promote"), ("mlflow", "server"), ("export",)}
+"""Commands of the page that `test_gate` and `test_remote_tracking` run."""
+
+
+def shape(words: Sequence[str]) -> tuple[str, ...]:
+    """A command without its names and values: its verbs, then its options in order."""
+    if words[0] == sys.executable:
+        words = [words[2].partition(".")[0], *words[3:]]
+    nested = words[:2] in (["dvc", "exp"], ["dvc", "remote"], ["dvc", "queue"])
+    verbs = words[: 1 if words[0] == "export" else 3 if nested else 2]
+    return (*verbs, *sorted(word for word in words if word.startswith("-")))
+
+
+def test_every_command_of_the_page_was_run(tried: Path) -> None:
+    page = (ROOT / "docs" / "EXPERIMENTS.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```sh\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    lines = [line for block in blocks for line in block.splitlines()]
+    told = {shape(shlex.split(line, comments=True)) for line in lines}
+    run = {shape(list(words)) for words in DONE}
+    assert len(told) > 20
+    assert not {command for command in told if command[:2] not in ELSEWHERE} - run
