@@ -1,4 +1,4 @@
-"""The claim says what the intervals allow, and the doubts come up when they should."""
+"""The claim says what the intervals allow."""
 
 from __future__ import annotations
 
@@ -61,14 +61,6 @@ def test_an_open_claim_says_what_could_have_been_seen():
     assert "includes one half (differences from 12 points on are seen four times in five)" in found
 
 
-def test_judges_that_agree_by_chance_are_doubted():
-    judges = {"a and b": {"kappa": 0.04, "ci95": [-0.1, 0.2], "same": 0.4, "n": 150}}
-    [said] = findings.doubts(results(judges=judges), GOOD, APART)
-    assert "Judges a and b agree no more than by chance (Cohen's kappa 0.04 [-0.10, 0.20]" in said
-    judges["a and b"]["ci95"] = [0.02, 0.2]
-    assert findings.doubts(results(judges=judges), GOOD, APART) == []
-
-
 def test_claim_without_a_duel_says_so():
     assert "dpo and sft were not compared head to head on test." in findings.claim(results())
 
@@ -84,67 +76,79 @@ def test_claim_follows_the_order_of_arms_when_sft_comes_last():
     assert "sft against dpo, head to head" in findings.claim(found)
 
 
-GOOD = {"agreement": 0.8, "ci95": [0.7, 0.9], "by_kind": {"plain": {"agreement": 0.9, "n": 30,
-        "ci95": [0.8, 1.0]}}}  # fmt: skip
-APART = {"teacher": "a", "critic": "a", "judges": {"other": "b"}}
+def less(low, high, at_length=None, n=64, **other):
+    """A difference against the teacher, with its interval, and one at equal length."""
+    return {
+        "difference": (low + high) / 2, "ci95": [low, high], "n": n, "more": 20, "less": 10,
+        "at_length": (low + high) / 2, "at_length_ci95": at_length or [low, high],
+        "detectable": 0.19, **other,
+    }  # fmt: skip
 
 
-def test_no_doubt_where_there_is_no_reason():
-    assert findings.doubts(results(), GOOD, APART) == []
+def both(duel, *differences, arms=("sft", "dpo")):
+    """Results with one duel a judge and one difference a judge, judges j, k, ..."""
+    found = results(duel, arms)
+    cells = dict(zip("jk", differences, strict=False))
+    return found | {"differences": {"dpo": {"test": cells}}}
 
 
-def test_one_model_in_all_roles_is_the_first_doubt():
-    one = {"teacher": "qwen", "critic": "qwen", "judges": {"embedded": "qwen"}}
-    found = findings.doubts(results(), None, one)
-    assert found[0].startswith("Teacher, critic and judge are one model (qwen).")
-    assert "was not audited" in found[1]
+WON = cell(0.6, 0.7, score_at_length_ci95=[0.55, 0.7], score_at_length=0.62)
 
 
 @pytest.mark.parametrize(
-    ("roles", "says"),
+    ("differences", "says"),
     [
-        ({"teacher": "t", "critic": "c", "judges": {"j": "c"}}, "Judge j and critic are one model"),
-        ({"teacher": "t", "critic": "c", "judges": {"j": "t"}}, "Judge j and teacher are one"),
+        ([less(0.1, 0.3)], "dpo is judged better than sft"),
+        ([less(-0.1, 0.3)], "against the teacher do not confirm it, so no difference between dpo"),
+        ([less(-0.3, -0.1)], "against the teacher do not confirm it"),
+        ([less(0.1, 0.3, at_length=[-0.1, 0.3])], "At equal length a difference"),
+        ([less(0.1, 0.3, n=12)], "fewer than 20 inputs"),
     ],
 )
-def test_a_judge_that_shares_one_role_is_named(roles, says):
-    assert says in findings.doubts(results(), GOOD, roles)[0]
+def test_a_gain_counts_only_when_every_paired_interval_excludes_no_difference(differences, says):
+    found = both({"j": WON}, *differences)
+    assert says in findings.claim(found)
+    [verdict] = findings.verdicts(found)
+    assert verdict["gain"] == ("better" if "judged better" in says else None)
 
 
-def test_an_unrelated_judge_beside_the_critic_is_enough():
-    roles = {"teacher": "t", "critic": "t", "judges": {"j": "t", "k": "other"}}
-    assert findings.doubts(results(), GOOD, roles) == []
+def test_a_gain_counts_only_under_every_judge():
+    found = both({"j": WON, "k": cell(0.45, 0.6)}, less(0.1, 0.3), less(0.1, 0.3))
+    assert findings.verdicts(found)[0]["gain"] is None
+    found = both({"j": WON, "k": WON}, less(0.1, 0.3), less(-0.1, 0.3))
+    assert findings.verdicts(found)[0]["gain"] is None
+    found = both({"j": WON, "k": WON}, less(0.1, 0.3), less(0.1, 0.3))
+    assert findings.verdicts(found)[0]["gain"] == "better"
 
 
-def test_a_critic_at_chance_is_a_doubt():
-    weak = {**GOOD, "ci95": [0.5, 0.7], "by_kind": {"weaker": {"agreement": 0.5, "n": 30,
-            "ci95": [0.3, 0.7]}}}  # fmt: skip
-    found = " ".join(findings.doubts(results(), weak, APART))
-    assert "not shown to be better than chance" in found
-    assert "reaches chance: weaker 0.50 [0.30, 0.70]" in found
-    assert "learned from this critic all the same" in found
+def test_a_duel_that_names_sft_first_is_seen_from_the_arm():
+    lost = cell(0.3, 0.4, score_at_length=0.38, score_at_length_ci95=[0.3, 0.45])
+    found = both({}, less(0.1, 0.3), arms=("dpo", "sft"))
+    found["duels"] = {"sft_vs_dpo": {"test": {"j": lost}}}
+    assert "sft is judged worse than dpo" in findings.claim(found)
+    [verdict] = findings.verdicts(found)
+    assert (verdict["arm"], verdict["base"], verdict["gain"]) == ("dpo", "sft", "better")
+    [row] = verdict["judges"]
+    assert row["duel"]["score_ci95"] == pytest.approx([0.6, 0.7])
+    assert row["duel"]["score_at_length_ci95"] == pytest.approx([0.55, 0.7])
+    assert row["difference"]["difference"] == pytest.approx(0.2)
 
 
-def test_a_critic_above_chance_was_not_let_through_by_name():
-    assert "all the same" not in " ".join(findings.doubts(results(), GOOD, APART))
+def test_an_arm_that_was_never_compared_has_no_verdict():
+    [verdict] = findings.verdicts(results())
+    assert (verdict["gain"], verdict["judges"]) == (None, [])
 
 
-def test_controls_that_fail_are_doubts():
-    controls = {
-        "teacher": {"test": {"embedded": cell(0.3, 0.45)}},
-        "copy": {"test": {"embedded": cell(0.3, 0.5)}},
-    }
-    found = " ".join(findings.doubts(results(controls=controls), GOOD, APART))
-    assert "does not hold the teacher's first and second paraphrase equal" in found
-    assert "unchanged copy of the input" in found
+def test_alarms_stand_beside_the_verdict():
+    found = both({"j": WON}, less(0.1, 0.3)) | {"alarms": {"dpo": {"copy_rate": {}}}}
+    assert findings.verdicts(found)[0]["alarms"] == ["copy_rate"]
 
 
-def test_flips_unread_answers_length_stock_phrases_and_copies_are_doubts():
-    odd = {"test": {"embedded": cell(0.3, 0.5, flip_rate=0.8, unparsed=0.2, length_ratio=2.0)}}
-    words = {"top_4gram_share": 0.6, "top_4gram": "the birds have been", "copy_rate": 0.5}
-    texts = {"dpo": {"test": words}}
-    found = " ".join(
-        findings.doubts(results() | {"arms": {"dpo": odd}, "texts": texts}, GOOD, APART)
-    )
-    for part in ("(dpo 80 %)", "(dpo 20 %)", "dpo 2.0", '"the birds have been"', "are copies"):
-        assert part in found
+def test_what_the_inputs_can_show_is_said_in_a_sentence():
+    duel = cell(0.46, 0.58, n=64, detectable=0.152)
+    assert findings.power(both({"j": duel}, less(-0.1, 0.3))) == [
+        "With 64 inputs you can see differences above 15 points head to head, judged by j.",
+        "With 64 inputs you can see differences above 19 points from sft in the scores against "
+        "the teacher, judged by j.",
+    ]
+    assert findings.power(results(arms=("sft",))) == []

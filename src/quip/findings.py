@@ -1,24 +1,21 @@
-"""What the numbers say, in sentences: the claim of a run and the doubts about it. Pure.
+"""What the numbers say, in sentences: the claim of a run. Pure.
 
-The rule of the claim: a difference is claimed only when the 95 % interval of the score excludes
-one half, as it is and at equal length (`quip.length`), by every judge, and on no fewer than `FEW`
-inputs; otherwise the sentence says plainly that it is not shown. The doubts are raised by fixed
-limits, named below, whatever the claim says.
+The rule of the claim: a difference between two arms is claimed only when every paired interval
+excludes none at all: the score head to head (one half) and the difference of their scores against
+the teacher (zero), each as it is and at equal length (`quip.length`), by every judge, on no fewer
+than `FEW` inputs. Otherwise the sentence says plainly that it is not shown. The doubts
+(`quip.doubts`) stand beside the claim, whatever it says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-BASE = "sft"
+from quip.differences import base_of
+
 SPLIT = "test"
 FEW = 20
-MANY_FLIPS = 0.5
-MANY_UNREAD = 0.05
-STOCK_PHRASE = 0.2
-MANY_COPIES = 0.2
-LONGER = 1.5
 CHANCE = 0.5
 
 Numbers = dict[str, Any]
@@ -30,7 +27,7 @@ def claim(results: Numbers, split: str = SPLIT) -> str:
     `results` is the content of wtr.json. Without an arm `sft` the first arm is the one to beat.
     """
     arms = list(results["arms"])
-    base = BASE if BASE in arms else arms[0]
+    base = base_of(arms)
     duels = [sorted((arm, base), key=arms.index) for arm in arms if arm != base]
     heads = [duel(results, later, earlier, split) for earlier, later in duels]
     return " ".join([*heads, *against_teacher(results, split)])
@@ -44,12 +41,98 @@ def duel(results: Numbers, a: str, b: str, split: str) -> str:
     scores = "; ".join(
         f"{scored(cell)}{at_length(cell)}, judged by {judge}" for judge, cell in cells.items()
     )
-    return f"{a} against {b}, head to head on {split}: {scores}. {ruling(a, b, cells)}"
+    ruled = ruling(a, b, cells, less(results, a, b, split))
+    return f"{a} against {b}, head to head on {split}: {scores}. {ruled}"
 
 
-def ruling(a: str, b: str, cells: Numbers) -> str:
-    """A difference is claimed only when every judge sees it, in the same direction."""
-    seen = {direction(cell) for cell in cells.values()}
+def less(results: Numbers, a: str, b: str, split: str) -> dict[str, Numbers]:
+    """{judge: the difference of a less b against the teacher}, whichever of the two is the base."""
+    found: dict[str, dict[str, dict[str, Numbers]]] = results.get("differences", {})
+    if a in found and b not in found:
+        return found[a].get(split, {})
+    return {judge: turned(cell) for judge, cell in found.get(b, {}).get(split, {}).items()}
+
+
+def turned(cell: Numbers) -> Numbers:
+    """The same difference the other way round."""
+    ends = {key: [-cell[key][1], -cell[key][0]] for key in ("ci95", "at_length_ci95")}
+    values = {key: -cell[key] for key in ("difference", "at_length")}
+    return {**cell, **ends, **values, "more": cell["less"], "less": cell["more"]}
+
+
+def verdicts(results: Numbers, split: str = SPLIT) -> list[Numbers]:
+    """One entry for every arm but the base: {"arm", "base", "gain": better, worse or None, "why",
+    "alarms", "judges": [{"judge", "duel", "difference"}]}, both seen from the arm."""
+    base = base_of(list(results["arms"]))
+    return [verdict(results, arm, base, split) for arm in results["arms"] if arm != base]
+
+
+def verdict(results: Numbers, arm: str, base: str, split: str) -> Numbers:
+    duels = results.get("duels", {})
+    cells = duels.get(f"{arm}_vs_{base}", {}).get(split, {}) or {
+        judge: seen_from_loser(cell)
+        for judge, cell in duels.get(f"{base}_vs_{arm}", {}).get(split, {}).items()
+    }
+    differences = less(results, arm, base, split)
+    seen = {direction(cell, differences.get(judge)) for judge, cell in cells.items()}
+    gain = seen.pop() if len(seen) == 1 and seen <= {"better", "worse"} else None
+    return {
+        "arm": arm,
+        "base": base,
+        "gain": gain,
+        "why": ruling(arm, base, cells, differences) if cells else "They were not compared.",
+        "alarms": list(results.get("alarms", {}).get(arm, {})),
+        "judges": [
+            {"judge": judge, "duel": cells.get(judge), "difference": differences.get(judge)}
+            for judge in dict.fromkeys([*cells, *differences])
+        ],
+    }
+
+
+def seen_from_loser(cell: Numbers) -> Numbers:
+    """A duel seen from its second text."""
+    found = dict(cell)
+    for key in ("score", "score_at_length"):
+        if key in cell:
+            found[key] = 1 - cell[key]
+            found[f"{key}_ci95"] = [1 - end for end in reversed(cell[f"{key}_ci95"])]
+    return found
+
+
+def power(results: Numbers, split: str = SPLIT) -> list[str]:
+    """What the inputs at hand can show, in words."""
+    base = base_of(list(results["arms"]))
+    heads = [
+        cells for name, cells in results.get("duels", {}).items() if base in name.split("_vs_")
+    ]
+    kinds = [
+        ("head to head", heads),
+        (f"from {base} in the scores against the teacher", results.get("differences", {}).values()),
+    ]
+    return [
+        f"With {n} inputs you can see differences above {100 * largest:.0f} points {what}, judged "
+        f"by {judge}."
+        for what, blocks in kinds
+        for judge, (n, largest) in weakest(blocks, split).items()
+    ]
+
+
+def weakest(blocks: Iterable[Numbers], split: str) -> dict[str, tuple[int, float]]:
+    """{judge: (n, detectable)} of the arm of which the inputs show least."""
+    found: dict[str, tuple[int, float]] = {}
+    for splits in blocks:
+        for judge, cell in splits.get(split, {}).items():
+            if cell.get("detectable", 0.0) > found.get(judge, (0, 0.0))[1]:
+                found[judge] = (cell["n"], cell["detectable"])
+    return found
+
+
+def ruling(a: str, b: str, cells: Numbers, differences: Numbers | None = None) -> str:
+    """A difference is claimed only when every judge sees it, in the same direction, everywhere.
+
+    `cells` are the duels of a and b by judge, `differences` those of a less b against the teacher.
+    """
+    seen = {direction(cell, (differences or {}).get(judge)) for judge, cell in cells.items()}
     if "few" in seen:
         return f"With fewer than {FEW} inputs this shows nothing either way."
     if len(seen) > 1:
@@ -60,22 +143,33 @@ def ruling(a: str, b: str, cells: Numbers) -> str:
         return f"{open_}: a difference between {a} and {b} is not shown."
     if "longer" in seen:
         return f"At equal length a difference between {a} and {b} is not shown."
+    if "unconfirmed" in seen:
+        return (
+            f"Their scores against the teacher do not confirm it, so no difference between {a} and "
+            f"{b} is claimed."
+        )
     return f"{which} excludes one half: {a} is judged {seen.pop()} than {b}."
 
 
-def direction(cell: Numbers) -> str:
+def direction(cell: Numbers, difference: Numbers | None = None) -> str:
     """Which side of one half the interval lies on: better, worse or open; few for too few inputs,
-    longer for a difference that is gone at equal length."""
-    if cell["n"] < FEW:
+    longer for a difference that is gone at equal length, unconfirmed for one that the scores
+    against the teacher do not show."""
+    if cell["n"] < FEW or (difference and difference["n"] < FEW):
         return "few"
     plain = side(cell["score_ci95"])
-    known = "score_at_length_ci95" in cell
-    controlled = side(cell["score_at_length_ci95"]) if known else plain
-    return plain if controlled == plain or plain == "open" else "longer"
+    controlled = [side(cell[key]) for key in ["score_at_length_ci95"] if key in cell]
+    other = [side(difference["ci95"], 0)] if difference else []
+    controlled += [side(difference["at_length_ci95"], 0)] if difference else []
+    if plain == "open":
+        return plain
+    if any(found != plain for found in other):
+        return "unconfirmed"
+    return "longer" if any(found != plain for found in controlled) else plain
 
 
-def side(ends: Sequence[float]) -> str:
-    return "better" if ends[0] > CHANCE else "worse" if ends[1] < CHANCE else "open"
+def side(ends: Sequence[float], middle: float = CHANCE) -> str:
+    return "better" if ends[0] > middle else "worse" if ends[1] < middle else "open"
 
 
 def at_length(cell: Numbers) -> str:
@@ -104,160 +198,6 @@ def against_teacher(results: Numbers, split: str) -> Iterator[str]:
 def scored(cell: Numbers) -> str:
     low, high = cell["score_ci95"]
     return f"score {cell['score']:.2f} [{low:.2f}, {high:.2f}], n = {cell['n']}"
-
-
-def doubts(
-    results: Numbers, critic: Numbers | None, roles: dict[str, Any], split: str = SPLIT
-) -> list[str]:
-    """Every reason to read the numbers with care, the gravest first.
-
-    `critic` is the content of critic.json, None when the critic was not audited. `roles` holds
-    the models: {"teacher": model, "critic": model, "judges": {endpoint: model}}.
-    """
-    return [
-        *one_model(roles),
-        *weak_critic(critic),
-        *weak_controls(results, split),
-        *weak_verdicts(results, split),
-        *judges_apart(results),
-        *weak_texts(results, split),
-    ]
-
-
-def one_model(roles: dict[str, Any]) -> Iterator[str]:
-    """Preference leakage: a judge that is also critic or teacher (arXiv 2502.01534)."""
-    teacher, critic, judges = roles.get("teacher"), roles.get("critic"), roles.get("judges") or {}
-    if any(model not in (teacher, critic) for model in judges.values()):
-        return
-    for judge, model in judges.items():
-        if model == teacher == critic:
-            yield (
-                f"Teacher, critic and judge are one model ({model}). The students were trained to "
-                "please the very model that judges them, and it judges its own texts as teacher: "
-                "gains may be its taste and no more. Name an unrelated judge in judge.endpoints."
-            )
-        else:
-            role = "critic" if model == critic else "teacher"
-            yield (
-                f"Judge {judge} and {role} are one model ({model}), and there is no unrelated "
-                "judge. Name one in judge.endpoints."
-            )
-
-
-def weak_critic(critic: Numbers | None) -> Iterator[str]:
-    """The doubts about the critic and about each judge that the audit asked beside it."""
-    if critic is None:
-        yield "The critic was not audited: nothing is known of its agreement with the gold pairs."
-        return
-    yield from weak_answers("the critic", critic)
-    if critic["ci95"][0] <= CHANCE:
-        yield (
-            "The students learned from this critic all the same, because critique.unproven names "
-            "it: what they gained is its taste, and that is not shown to be anybody else's."
-        )
-    for judge, found in critic.get("judges", {}).items():
-        yield from weak_answers(f"judge {judge}", found)
-
-
-def weak_answers(who: str, found: Numbers) -> Iterator[str]:
-    """Agreement with the gold pairs whose interval reaches one half is no better than a coin."""
-    if found["ci95"][0] <= CHANCE:
-        yield (
-            f"{who[0].upper()}{who[1:]} is not shown to be better than chance: its agreement with "
-            f"the gold pairs is {found['agreement']:.2f} {span(found['ci95'])}. No verdict of it "
-            "can carry a claim."
-        )
-    kinds = [
-        f"{kind} {cell['agreement']:.2f} {span(cell['ci95'])}"
-        for kind, cell in found.get("by_kind", {}).items()
-        if "ci95" in cell and cell["ci95"][0] <= CHANCE
-    ]
-    if kinds:
-        yield f"On these kinds of pairs the interval of {who} reaches chance: {'; '.join(kinds)}."
-
-
-def weak_controls(results: Numbers, split: str) -> Iterator[str]:
-    """A judge that prefers one of the teacher's own texts, or a plain copy of the input."""
-    controls = results.get("controls", {})
-    for judge, cell in controls.get("teacher", {}).get(split, {}).items():
-        low, high = cell["score_ci95"]
-        if cell["n"] >= FEW and not low <= CHANCE <= high:
-            yield (
-                f"Judge {judge} does not hold the teacher's first and second paraphrase equal "
-                f"({scored(cell)}): a shift of this size against the teacher means nothing."
-            )
-    for judge, cell in controls.get("copy", {}).get(split, {}).items():
-        beaten = [
-            arm
-            for arm, splits in results["arms"].items()
-            if splits.get(split, {}).get(judge, {"score": 1.0})["score"] <= cell["score"]
-        ]
-        if beaten:
-            yield (
-                f"Judge {judge} gives an unchanged copy of the input ({scored(cell)}) no lower a "
-                f"score than {' and '.join(beaten)}."
-            )
-
-
-def weak_verdicts(results: Numbers, split: str) -> Iterator[str]:
-    """Judges that follow position, that cannot be read, and arms that write at length."""
-    for judge, arms in above(results, split, "flip_rate", MANY_FLIPS).items():
-        yield (
-            f"Judge {judge} names another text when the order changes on more than "
-            f"{percent(MANY_FLIPS)} of the inputs ({shares(arms)}): its single answers are mostly "
-            "position, and what debiasing leaves is weak."
-        )
-    for judge, arms in above(results, split, "unparsed", MANY_UNREAD).items():
-        yield (
-            f"Many verdicts of judge {judge} could not be read ({shares(arms)}); they do not vote."
-        )
-    for judge, arms in above(results, split, "length_ratio", LONGER).items():
-        longer = ", ".join(f"{arm} {value:.1f}" for arm, value in arms.items())
-        yield (
-            f"Some arms write many more words than the teacher (times as many, judge {judge}: "
-            f"{longer}): their score may be length."
-        )
-
-
-def judges_apart(results: Numbers) -> Iterator[str]:
-    """Judges whose verdicts on the same texts agree no better than by chance."""
-    for pair, found in results.get("judges", {}).items():
-        if found["ci95"][0] <= 0:
-            yield (
-                f"Judges {pair} agree no more than by chance (Cohen's kappa {found['kappa']:.2f} "
-                f"{span(found['ci95'])} on {found['n']} comparisons): at most one of them measures "
-                "what is wanted. Their agreement with the gold pairs says which to read."
-            )
-
-
-def above(results: Numbers, split: str, key: str, limit: float) -> dict[str, dict[str, float]]:
-    """{judge: {arm: value}} of the cells of one split whose `key` is above `limit`."""
-    found: dict[str, dict[str, float]] = {}
-    for arm, splits in results["arms"].items():
-        for judge, cell in splits.get(split, {}).items():
-            if cell[key] > limit:
-                found.setdefault(judge, {})[arm] = cell[key]
-    return found
-
-
-def shares(arms: dict[str, float]) -> str:
-    return ", ".join(f"{arm} {percent(value)}" for arm, value in arms.items())
-
-
-def weak_texts(results: Numbers, split: str) -> Iterator[str]:
-    """Stock phrases and copies; a phrase that the teacher uses as often is no fault of the arm."""
-    texts = results.get("texts", {})
-    teacher = texts.get("teacher", {}).get(split, {}).get("top_4gram_share", 0.0)
-    for name in results["arms"]:
-        cell = texts.get(name, {}).get(split)
-        if cell and cell["top_4gram_share"] > max(STOCK_PHRASE, teacher):
-            yield (
-                f"{percent(cell['top_4gram_share'])} of the texts of {name} hold the words "
-                f'"{cell["top_4gram"]}" (the commonest of the teacher: {percent(teacher)}): it has '
-                "fallen into a stock phrase."
-            )
-        if cell and cell["copy_rate"] > MANY_COPIES:
-            yield f"{percent(cell['copy_rate'])} of the texts of {name} are copies of the input."
 
 
 def span(ends: Sequence[float]) -> str:

@@ -18,7 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from pydantic import Field
 
-from quip import evidence, figures, findings, page, params, stage
+from quip import doubts, evidence, figures, findings, page, params, stage
 from quip.costs import costs
 from quip.drawings import Drawing, draw
 from quip.evidence import Evidence
@@ -61,7 +61,7 @@ def render(
         .get_template("page.html.j2")
         .render(
             claim=findings.claim(found.wtr),
-            doubts=findings.doubts(found.wtr, critic, found.roles),
+            doubts=doubts.doubts(found.wtr, critic, found.roles),
             found=found,
             split=SPLIT,
             few=findings.FEW,
