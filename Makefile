@@ -11,7 +11,7 @@ export DVC_NO_ANALYTICS := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help setup weights run try test slow check bench clean
+.PHONY: help setup weights run try test slow check bench load clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -50,6 +50,9 @@ check: setup  ## linters and types
 
 bench: weights  ## how fast the endpoint client and the embedded engine are (minutes)
 	$(BIN)/python bench/calls.py --engine
+
+load: setup  ## how `quip serve` answers 32 clients for a minute (needs trained students)
+	$(BIN)/python bench/serve.py
 
 clean:  ## remove the environment and local scratch; outputs, calls and MLflow stay
 	rm -rf $(VENV) .quip/checkpoints .pytest_cache .mypy_cache .ruff_cache
