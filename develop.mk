@@ -15,3 +15,6 @@ check: setup  ## linters and types
 
 bench: weights  ## how fast the endpoint client and the embedded engine are (minutes)
 	$(BIN)/python bench/calls.py --engine
+
+load: setup  ## how `quip serve` answers 32 clients for a minute (needs trained students)
+	$(BIN)/python bench/serve.py

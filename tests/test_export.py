@@ -13,10 +13,11 @@ from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner, Result
 
-from quip import card, export, gguf_check, student, to_gguf, tracking
+from quip import card, export, gguf_check, student, to_gguf, tracking, weights
 from quip.cli import app
 from quip.errors import DataError
 from quip.lineage import hash_file, model_digest
+from quip.pins import STUDENT
 from test_register import (
     ARMS,
     NAME,
@@ -278,6 +279,17 @@ def test_an_encoder_decoder_is_exported_without_gguf(project: Path, tiny_bart: P
     assert "AutoModelForSeq2SeqLM" in (OUT / "README.md").read_text()
     done = quip("export", "brio", "--out", "other", "--gguf", "f16")
     assert (done.exit_code, "no GGUF of an encoder-decoder" in done.stderr) == (2, True)
+
+
+@pytest.mark.slow
+def test_the_real_base_says_the_same_as_gguf(checkout: Path) -> None:
+    base = Path(weights.student_base(STUDENT))
+    loaded = student.load(base)
+    for precision, bound in gguf_check.BOUNDS.items():
+        file = Path(f"{precision}.gguf")
+        to_gguf.write(base, file, "base", precision)  # type: ignore[arg-type]
+        assert gguf_check.check(loaded, file, bound).positions > 50
+        file.unlink()
 
 
 # ---- the hub

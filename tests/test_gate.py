@@ -19,7 +19,7 @@ from quip.packs import overlaid
 from quip.params import read_params
 from quip.records import LiteralText, Response, write_rows
 from quip.registry import Student
-from test_register import NAME, write
+from test_register import NAME, point_to, write
 
 SHIPPED = Path(__file__).parent.parent / "params.yaml"
 INPUTS = [LiteralText(id=f"t{i}", text=f"My bus number {i} was late.") for i in range(12)]
@@ -80,10 +80,9 @@ def project(checkout: Path, server: ChatServer, monkeypatch: pytest.MonkeyPatch)
 
 
 def here(*arms: str) -> None:
-    """data/registry.json and the responses of arms whose weights are in models/."""
-    entries = {arm: {"model_sha256": model_digest(Path("models", arm))} for arm in arms}
-    write(Path("data/registry.json"), entries)
+    """The runs and responses of arms whose weights are in models/."""
     for arm in arms:
+        point_to(arm)
         rows = [
             Response(input=r.id, split="test", literal=r.text, text=f"{arm} on {r.id}")
             for r in INPUTS
@@ -122,6 +121,29 @@ def test_one_that_is_not_is_told_by_how_much(project: Path, low: float, short: s
 def test_the_stage_s_duel_is_read_from_either_side(project: Path) -> None:
     duel(0.40, 0.31, 0.45, key="sft_vs_dpo")
     assert "score 0.600 [0.550, 0.690]" in quip("promote", "2").stdout
+
+
+def test_verdicts_on_weights_trained_since_say_nothing_of_a_registered_version(
+    project: Path, server: ChatServer, tiny_student: Path
+) -> None:
+    """The pipeline went as far as the duel, but `register` has not run."""
+    shutil.copytree(tiny_student, "registered")
+    number = put("dpo", Path("registered"))
+    Path("models/dpo/model.safetensors").write_bytes(b"trained anew")
+    here("dpo")
+    duel(0.9, 0.8, 1.0)
+    server.answer = likes(lambda text: 5.0 * text.startswith("sft"))
+    done = quip("promote", number)
+    assert done.exit_code == 1
+    assert "score 0.000 [0.000, 0.000]" in done.stderr
+    assert "dpo on t0" not in json.dumps(server.asked)
+
+
+def test_the_first_champion_needs_no_rival(project: Path) -> None:
+    tracking.connect().client.delete_registered_model_alias(NAME, "champion")
+    assert "there was no champion" in quip("promote", "2").stdout
+    assert held()["champion"] == "2"
+    assert history()[-1]["over"] is None
 
 
 def test_without_the_stage_s_verdicts_the_judge_is_asked(project: Path, server: ChatServer) -> None:

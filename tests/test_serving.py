@@ -14,6 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,19 +53,21 @@ def answers(url: str, process: subprocess.Popen[str]) -> None:
     pytest.fail(f"the server ended: {process.communicate()}")
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path) -> Iterator[Any]:
-    """(base address, project folder) of `quip serve` with the arms sft and dpo."""
-    folder = tmp_path_factory.mktemp("served")
+def write_project(folder: Path, weights: Path) -> None:
+    """A folder with the arms sft and dpo, of equal weights, and short answers."""
     params = read_params(SHIPPED)
     params["respond"] = {**params["respond"], "num_beams": 2, "max_new_tokens": 12}
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     for arm in ("sft", "dpo"):
-        shutil.copytree(tiny_weights, folder / "models" / arm)
+        shutil.copytree(weights, folder / "models" / arm)
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """The address of a real `quip serve` in `folder`."""
     port = free_port()
-    command = [sys.executable, "-m", "quip.cli", "serve", "--port", str(port)]
     process = subprocess.Popen(
-        command,
+        [sys.executable, "-m", "quip.cli", "serve", "--port", str(port)],
         cwd=folder,
         env=environment(),
         stdout=subprocess.PIPE,
@@ -73,9 +76,18 @@ def served(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path) -> Iter
     )
     base = f"http://127.0.0.1:{port}"
     answers(f"{base}/v1/models", process)
-    yield base, folder
+    yield base
     process.terminate()
     process.communicate()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path) -> Iterator[Any]:
+    """(base address, project folder) of `quip serve` with the arms sft and dpo."""
+    folder = tmp_path_factory.mktemp("served")
+    write_project(folder, tiny_weights)
+    with serving(folder) as base:
+        yield base, folder
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from quip.registry import HASH_TAG
 from quip.tracking import Store, clean
 
 SPLIT = "test"
-REGISTRY = Path("data/registry.json")
+RUNS = Path("data/runs")
 RESULTS = Path("data/metrics/wtr.json")
 AUDIT = Path("data/metrics/critic.json")
 INPUTS = Path("data/prepared/test.jsonl")
@@ -100,9 +100,11 @@ def head_to_head(store: Store, name: str, new: Any, old: Any) -> Duel:
 
 
 def arms_here() -> dict[str, str]:
-    """sha256 of the weights -> arm, for the students that data/registry.json names."""
-    entries = json.loads(REGISTRY.read_text(encoding="utf-8")) if REGISTRY.is_file() else {}
-    return {entry["model_sha256"]: arm for arm, entry in entries.items()}
+    """sha256 of the weights -> arm, of the students trained last in this checkout. A version whose
+    weights are among them was registered after that training, so the answers and verdicts that lie
+    here are those of its weights; of an arm that was trained anew since, they are not."""
+    found = {file.stem: json.loads(file.read_text("utf-8")) for file in sorted(RUNS.glob("*.json"))}
+    return {run["model_sha256"]: arm for arm, run in found.items() if run.get("model_sha256")}
 
 
 def judge_here() -> str:

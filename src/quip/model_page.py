@@ -21,16 +21,14 @@ FACTS, README, SAMPLES = "card.json", "README.md", "samples.json"
 SHOWN = 20
 NOTE = "mlflow.note.content"
 """MLflow's own tag for the description of an experiment or a run."""
-MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
-"""Without it MLflow takes the experiment for one about prompts and agents, and names it so."""
 ABOUT_EXPERIMENT = """\
-Students of quip, one run a training: `sft` imitates the teacher, `align@...` learns from the
-critic.
+One run a training; `test/score` 0.5 is the teacher's level. Choose *Model training*, top left.
 
-- Compare arms: column `test/score.*` (0.5 is the teacher's level); `dvc.exp.name` tells experiments
-  of DVC apart.
-- A run's artifacts: `README.md` (the model card), `samples.json` (answers beside the teacher's),
-  `report.html` (the whole comparison), `lineage.json` (code, params and data behind it).
+- `sft` imitates the teacher, `align@...` learns from the critic; tag `dvc.exp.name` names DVC's
+  experiment.
+- A run's artifacts: `README.md` (the model card), `samples.json` (answers beside the teacher's; the
+  table view compares runs), `report.html` (the whole comparison), `lineage.json` (code, params and
+  data behind it).
 """
 ABOUT_MODEL = """\
 A small language model that says a plain sentence with humor. One version a trained student.
@@ -45,8 +43,7 @@ alias only when the challenger wins head to head, and keeps why in the tags `pro
 
 def describe_project(store: Store, name: str) -> None:
     """The experiment and the registered model."""
-    for key, value in {**MODEL_TRAINING, NOTE: ABOUT_EXPERIMENT}.items():
-        store.client.set_experiment_tag(store.experiment, key, value)
+    store.client.set_experiment_tag(store.experiment, NOTE, ABOUT_EXPERIMENT)
     store.client.update_registered_model(name, ABOUT_MODEL.format(name=name))
 
 
@@ -75,10 +72,11 @@ def log_samples(
     """A table that MLflow's own table view shows, and compares between runs."""
     texts = {row.input: row.text for row in answers}
     rows = [
-        [row.input, row.literal, row.paraphrases[0], texts.get(row.input, "")]
+        [row.literal, texts.get(row.input, ""), row.paraphrases[0], row.input]
         for row in chosen(references, "test", SHOWN)
     ]
-    table = {"columns": ["input", "literal", "teacher", "student"], "data": rows}
+    # The table view groups by the first column and compares the second, unless told otherwise.
+    table = {"columns": ["literal", "student", "teacher", "input"], "data": rows}
     store.client.log_dict(version.run_id, table, SAMPLES)
     shown = json.dumps([{"path": SAMPLES, "type": "table"}])
     store.client.set_tag(version.run_id, "mlflow.loggedArtifacts", shown)

@@ -180,7 +180,7 @@ def spent(ledger: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """The calls of all stages together: how many rows asked, how many came from the call store,
     what they stand for and what was paid."""
     keys = ("calls", "stored", "money", "paid")
-    return {f"calls/{key}": float(sum(row[key] for row in ledger)) for key in keys}
+    return {f"total/{key}": float(sum(row[key] for row in ledger)) for key in keys}
 
 
 def put_up(store: tracking.Store, name: str, ranking: Sequence[Version]) -> None:
