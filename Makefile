@@ -48,8 +48,11 @@ check: setup  ## linters and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: weights  ## how fast the endpoint client and the embedded engine are (minutes)
+bench: weights  ## calls, training and generation against the plain way; RECORD=1 keeps the ratios
 	$(BIN)/python bench/calls.py --engine
+	$(BIN)/python bench/training.py
+	$(BIN)/python bench/generation.py
+	$(BIN)/python bench/generation.py --beams
 
 clean:  ## remove the environment and local scratch; outputs, calls and MLflow stay
 	rm -rf $(VENV) .quip/checkpoints .pytest_cache .mypy_cache .ruff_cache
