@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -182,13 +183,19 @@ def same_weights(folder: Path) -> None:
 
 
 def same_curve(folder: Path) -> None:
-    one, two = ((folder / name / "curve.csv").read_text().split() for name in ("one", "two"))
-    assert one[0] == two[0]
-    assert len(one) > 3
-    for row, other in zip(one[1:], two[1:], strict=True):
-        numbers = [float(x or "nan") for x in row.split(",")]
-        found = [float(x or "nan") for x in other.split(",")]
-        assert found == pytest.approx(numbers, abs=2e-4, nan_ok=True)
+    """The held-out loss is a mean over batches, which accelerate makes smaller."""
+    one, two = (
+        list(csv.DictReader((folder / name / "curve.csv").read_text().splitlines()))
+        for name in ("one", "two")
+    )
+    assert len(one) == len(two) == 4
+    for row, other in zip(one, two, strict=True):
+        assert row.keys() == other.keys()
+        for name, value in row.items():
+            near = 1e-2 if name == "eval_loss" else 2e-4
+            assert float(other[name] or "nan") == pytest.approx(
+                float(value or "nan"), abs=near, nan_ok=True
+            ), name
 
 
 TRAINED = {"model": "OUT/model", "curve": "OUT/curve.csv", "run": "OUT/run.json"}

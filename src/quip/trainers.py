@@ -32,21 +32,8 @@ class Shares(BatchRebalanceSampler):  # type: ignore[misc]
         yield batch if whole else list(launching.mine(batch))
 
 
-class Wholes(Shares):
-    """Every process the whole of each batch, in order: a held-out loss is a mean over batches, and
-    must be over the same ones. accelerate reads `batch_size` to weigh the last one."""
-
-    def __init__(self, rows: int, batch_size: int) -> None:
-        super().__init__(rows, batch_size, seed=0)
-        self.batch_size = batch_size
-
-    def __iter__(self) -> Iterator[list[int]]:
-        rows, size = len(self.lengths), self.effective_batch_size
-        yield from (list(range(i, min(i + size, rows))) for i in range(0, rows, size))
-
-
 class Shared(Trainer):  # type: ignore[misc]
-    """The samplers of a trainer that is one of several."""
+    """The sampler of a trainer that is one of several."""
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         if launching.size() == 1:
@@ -54,12 +41,6 @@ class Shared(Trainer):  # type: ignore[misc]
         rows: Any = self.train_dataset if train_dataset is None else train_dataset
         batch = self.args.per_device_train_batch_size * launching.size()
         return Shares(len(rows), batch, self.args.data_seed or self.args.seed)
-
-    def _get_eval_sampler(self, eval_dataset: Any) -> Any:
-        if launching.size() == 1:
-            return super()._get_eval_sampler(eval_dataset)
-        batch = self.args.per_device_eval_batch_size * launching.size()
-        return Wholes(len(eval_dataset), batch)
 
 
 class Sft(Shared, SFTTrainer):
