@@ -13,8 +13,11 @@ check: setup  ## linters and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: weights  ## how fast the endpoint client and the embedded engine are (minutes)
+bench: weights  ## calls, training and generation against the plain way; RECORD=1 keeps the ratios
 	$(BIN)/python bench/calls.py --engine
+	$(BIN)/python bench/training.py
+	$(BIN)/python bench/generation.py
+	$(BIN)/python bench/generation.py --beams
 
 load: setup  ## how `quip serve` answers 32 clients for a minute (needs trained students)
 	$(BIN)/python bench/serve.py

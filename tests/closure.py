@@ -12,6 +12,7 @@ WITHOUT_EFFECT = {
     "quip.stages",
     "quip.errors",
     "quip.stage",
+    "quip.launching",
     "quip.tracking",
     "quip.outbox",
     "quip.lineage",
@@ -31,9 +32,10 @@ WITHOUT_EFFECT = {
     "quip.store",
 }
 """Modules that change no stage's output: messages, locks, MLflow (which only mirrors), the fetching
-of files whose digests `quip.pins` fixes, and by which way and how fast a large model is asked (what
-is asked and what is believed is in `quip.replies` and the roles' files). A change in them must not
-train a student again, so they stand in no stage's `deps`; what they import does."""
+of files whose digests `quip.pins` fixes, in how many processes a student is trained, and by which
+way and how fast a large model is asked (what is asked and what is believed is in `quip.replies` and
+the roles' files). A change in them must not train a student again, so they stand in no stage's
+`deps`; what they import does."""
 
 
 def file_of(module: str) -> Path | None:

@@ -21,6 +21,7 @@ from transformers import (
 from conftest import byte_bpe
 from quip import student
 from quip.imitating import prompt_completion
+from quip.likelihood import Texts, forward, length, padded
 from quip.packing import Text, laid_out, packs, shared_out, visible
 from quip.records import Preference, TrainingPair
 from quip.stages.align import pairs_of
@@ -232,3 +233,39 @@ def test_sft_takes_1_2_times_fewer_operations_than_trl(proportioned: Any, tmp_pa
     theirs = whole(lambda: sft(SFTTrainer, proportioned, tmp_path / "a"))
     ours = whole(lambda: sft(Sft, proportioned, tmp_path / "b"))
     assert theirs / ours >= 1.2
+
+
+def test_an_encoder_decoder_reads_a_literal_once_for_all_its_candidates(tiny_bart: Path) -> None:
+    """BRIO's forward pass over k texts is one encoder and k decoders: against a literal a text, k -
+    1 encoders are saved, exactly."""
+    one, k = student.load(tiny_bart), 4
+    literals = [p.literal for p in gold(3)]
+    texts = [f"{text} again" for text in literals for _ in range(k)]
+    rows = [i for i in range(len(literals)) for _ in range(k)]
+
+    def passed(batch: Texts) -> int:
+        with torch.no_grad():
+            return operations(lambda: forward(one, batch, 128))
+
+    shared = passed(Texts(literals, rows, texts))
+    repeated = passed(Texts([literals[i] for i in rows], range(len(rows)), texts))
+    ids = padded([one.tokenizer(text)["input_ids"] for text in literals], 1)
+    with torch.no_grad():
+        encoder = operations(lambda: one.model.get_encoder()(input_ids=ids))
+    assert encoder > 0
+    assert repeated - shared == (k - 1) * encoder
+
+
+def test_a_causal_student_reads_a_literal_once_for_all_its_candidates(tiny_student: Path) -> None:
+    """Tokens through the layers: each literal's prompt once, and all tokens of the texts but their
+    last."""
+    one = student.load(tiny_student)
+    literals, texts = ["I ran.", "It rained."], ["my legs fled", "ran", "the sky cried", "wet"]
+    seen: list[int] = []
+    one.model.model.layers[0].register_forward_hook(
+        lambda module, inputs, output: seen.append(inputs[0].shape[:2].numel())
+    )
+    forward(one, Texts(literals, [0, 0, 1, 1], texts), 128)
+    prompts = sum(len(one.tokenizer(student.prompt(literal))["input_ids"]) for literal in literals)
+    tokens = [length(one, literals[i // 2], text, 128) - 1 for i, text in enumerate(texts)]
+    assert prompts + sum(tokens) <= seen[-1] < 1.3 * (prompts + sum(tokens))

@@ -13,10 +13,12 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from quip import launching
 from quip.likelihood import Texts, forward, length
-from quip.looping import Objective
+from quip.looping import Figures, Mean, Objective
 from quip.losses import (
     ABSENT,
+    IGNORED,
     cross_entropy,
     dpo_loss,
     ranking_loss,
@@ -27,7 +29,6 @@ from quip.records import Preference, Ranking
 from quip.student import Student
 from quip.training import Training
 
-Figures = dict[str, float]
 Smoothing = float | Literal["confidence"]
 
 
@@ -61,7 +62,7 @@ def dpo_objective(
     The reference is asked once, before the first step, and is not changed.
     """
 
-    def loss(batch: Sequence[Judged]) -> tuple[Tensor, Figures]:
+    def loss(batch: Sequence[Judged]) -> tuple[list[Mean], Figures]:
         pairs = [row.pair for row in batch]
         logits, labels = forward(student, both_texts(pairs), params.max_length)
         logps, _ = sequence_logps(logits, labels)
@@ -75,14 +76,19 @@ def dpo_objective(
             "robust": lambda: robust_dpo_loss(*four, beta, doubt).mean(),
             "sft": lambda: cross_entropy(logits[: len(pairs)], labels[: len(pairs)]),
         }
-        total = torch.stack([weight * terms[term]() for term, weight in weights.items()]).sum()
+        tokens = int((labels[: len(pairs)] != IGNORED).sum())
+        total = [
+            Mean(weight * terms[term](), tokens if term == "sft" else len(pairs))
+            for term, weight in weights.items()
+        ]
         margin = beta * ((chosen - ref_chosen) - (rejected - ref_rejected)).detach()
-        return total, {
-            "rewards/accuracies": (margin > 0).float().mean().item(),
-            "rewards/margins": margin.mean().item(),
-            "logps/chosen": chosen.mean().item(),
-            "logps/rejected": rejected.mean().item(),
+        figures = {
+            "rewards/accuracies": (margin > 0).float(),
+            "rewards/margins": margin,
+            "logps/chosen": chosen,
+            "logps/rejected": rejected,
         }
+        return total, {k: Mean(v.mean().item(), len(pairs)) for k, v in figures.items()}
 
     return Objective(referenced(reference, rows, params), loss, dropout=False)
 
@@ -98,12 +104,13 @@ def doubts(pairs: Sequence[Preference], smoothing: Smoothing, like: Tensor) -> f
 @torch.no_grad()
 def referenced(reference: Student, rows: Sequence[Preference], params: Training) -> list[Judged]:
     judged: list[Judged] = []
-    for start in range(0, len(rows), params.batch_size):
-        pairs = rows[start : start + params.batch_size]
+    share = launching.mine(rows)
+    for start in range(0, len(share), params.batch_size):
+        pairs = share[start : start + params.batch_size]
         logits, labels = forward(reference, both_texts(pairs), params.max_length)
         logps = sequence_logps(logits, labels)[0].tolist()
         judged += map(Judged, pairs, logps[: len(pairs)], logps[len(pairs) :])
-    return judged
+    return launching.gathered(judged)
 
 
 def both_texts(pairs: Sequence[Preference]) -> Texts:
@@ -128,18 +135,20 @@ def brio_objective(
     """
     mean_length = mean_tokens(student, [row.ranking for row in rows], params.max_length)
 
-    def loss(batch: Sequence[Taught]) -> tuple[Tensor, Figures]:
+    def loss(batch: Sequence[Taught]) -> tuple[list[Mean], Figures]:
         rankings = [row.ranking for row in batch]
         ranked = sum(len(ranking.texts) for ranking in rankings)
         logits, labels = forward(student, ranked_texts(batch), params.max_length)
         logps, tokens = sequence_logps(logits[:ranked], labels[:ranked])
-        total = ranking = ranking_loss(*in_rows(logps / tokens.clamp_min(1), rankings), mean_length)
-        figures = {"ranking_loss": ranking.item()}
+        ranking = ranking_loss(*in_rows(logps / tokens.clamp_min(1), rankings), mean_length)
+        figures = {"ranking_loss": Mean(ranking.item(), len(batch))}
+        imitation = Mean(ranking.new_zeros(()), 0)
         if len(logits) > ranked:
             entropy = cross_entropy(logits[ranked:], labels[ranked:], label_smoothing)
-            total = total + ce_weight * entropy
-            figures["cross_entropy"] = entropy.item()
-        return total, figures
+            targets = int((labels[ranked:] != IGNORED).sum())
+            figures["cross_entropy"] = Mean(entropy.item(), targets)
+            imitation = Mean(ce_weight * entropy, targets)
+        return [Mean(ranking, len(batch)), imitation], figures
 
     return Objective(rows, loss, dropout=False)
 

@@ -11,11 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from quip import training
 from quip.likelihood import Texts, forward
-from quip.looping import Objective, by_loop
+from quip.looping import Figures, Mean, Objective, by_loop
 from quip.losses import IGNORED, cross_entropy
 from quip.records import TrainingPair
 from quip.student import Student, completion, prompt
@@ -77,15 +75,18 @@ def prompt_completion(pairs: Pairs) -> list[dict[str, str]]:
 
 def loop(held_out: Pairs) -> training.Fit:
     def objective_of(student: Student, rows: Pairs, params: training.Training) -> Objective:
-        def loss(batch: Pairs) -> tuple[Tensor, dict[str, float]]:
+        def loss(batch: Pairs) -> tuple[list[Mean], Figures]:
             logits, labels = forward(student, as_texts(batch), params.max_length)
-            right = (logits.argmax(-1) == labels)[labels != IGNORED].float().mean()
-            return cross_entropy(logits, labels), {"mean_token_accuracy": right.item()}
+            scored = labels != IGNORED
+            right = (logits.argmax(-1) == labels)[scored].float().mean()
+            tokens = int(scored.sum())
+            entropy = Mean(cross_entropy(logits, labels), tokens)
+            return [entropy], {"mean_token_accuracy": Mean(right.item(), tokens)}
 
         def evaluated() -> dict[str, float]:
             size = params.batch_size
             parts = [held_out[i : i + size] for i in range(0, len(held_out), size)]
-            total = sum(loss(part)[0].item() * len(part) for part in parts)
+            total = sum(loss(part)[0][0].value.item() * len(part) for part in parts)
             return {"eval_loss": total / len(held_out)}
 
         return Objective(rows, loss, dropout=True, held_out=evaluated if held_out else None)

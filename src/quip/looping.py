@@ -4,7 +4,8 @@ encoder-decoder student.
 AdamW without weight decay, a cosine schedule with warm-up, gradients clipped to a norm of one, as
 the arguments of `quip.training` have it for TRL. The order of the rows and each step's dropout come
 from the seed and the step alone, so that a training that was killed and goes on from its last
-checkpoint takes the very steps it would have taken. Checkpoints are local scratch.
+checkpoint takes the very steps it would have taken. Checkpoints are local scratch. In several
+processes each takes its share of every batch, and all add up their gradients.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
+from quip import launching
 from quip.precision import use_bf16
 from quip.student import Student
 from quip.texts import digest
@@ -29,14 +31,26 @@ from quip.training import COLUMNS, Fit, Job, Training, peft_config
 History = list[dict[str, float]]
 
 
+class Mean(NamedTuple):
+    """A mean over so many things (rows, tokens): a scalar."""
+
+    value: Any
+    over: int
+
+
+Figures = dict[str, Mean]
+"""What a batch adds to the curve, by name; floats."""
+
+
 @dataclass(frozen=True)
 class Objective:
-    """What is minimised over `rows`: `loss(batch)` is a scalar to differentiate and figures for
-    the curve. `dropout`: whether the student trains with it; `held_out()`: figures of each epoch.
+    """What is minimised over `rows`: `loss(batch)` gives the terms of a sum to differentiate, as
+    many for any batch, and figures for the curve. `dropout`: whether the student trains with it;
+    `held_out()`: figures of each epoch.
     """
 
     rows: Sequence[Any]
-    loss: Callable[[Sequence[Any]], tuple[Tensor, dict[str, float]]]
+    loss: Callable[[Sequence[Any]], tuple[Sequence[Mean], Figures]]
     dropout: bool
     held_out: Callable[[], dict[str, float]] | None = None
 
@@ -79,12 +93,15 @@ def minimise(student: Student, objective: Objective, job: Job) -> History:
     for step in tqdm(range(state.resume(), steps), desc="train", unit="step", disable=None):
         torch.manual_seed(seed_of(params.seed, "step", step))
         batch = [rows[i] for i in batch_of(len(rows), params, step)]
+        share = batch if len(batch) < launching.size() else launching.mine(batch)
         with autocast(student, params):
-            loss, figures = objective.loss(batch)
+            terms, figures = objective.loss(share)
+            loss = of_all(terms)
         loss.backward()
+        add_up(trained)
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
-        state.add(step + 1, {"loss": loss.item(), **figures}, schedule.get_last_lr()[0])
+        state.add(step + 1, of_batch(loss, figures), schedule.get_last_lr()[0])
         schedule.step()
         optimizer.zero_grad()
         ended = step + 1 == steps
@@ -95,6 +112,41 @@ def minimise(student: Student, objective: Objective, job: Job) -> History:
                 state.note(job, held_out(student, objective, params))
             state.save()
     return state.history
+
+
+def of_all(terms: Sequence[Mean]) -> Tensor:
+    """This process's part of the sum of the terms' means over the batches of all processes."""
+    counts = terms[0].value.new_tensor([term.over for term in terms], dtype=torch.float32)
+    total = counts.clone()
+    if launching.size() > 1:
+        torch.distributed.all_reduce(total)
+    weights = counts / total.clamp_min(1)
+    return (torch.stack([term.value for term in terms]) * weights).sum()
+
+
+def add_up(parameters: Sequence[Tensor]) -> None:
+    """Every process's gradients become the sum of all."""
+    if launching.size() > 1:
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            torch.distributed.all_reduce(parameter.grad)
+
+
+def of_batch(loss: Tensor, figures: Figures) -> dict[str, float]:
+    """The figures of the whole batch out of every process's."""
+    found = launching.gathered([(loss.item(), figures)])
+    means: dict[str, list[Mean]] = {}
+    for _, part in found:
+        for name, mean in part.items():
+            means.setdefault(name, []).append(mean)
+    return {
+        "loss": sum(part for part, _ in found),
+        **{
+            name: sum(mean.value * mean.over for mean in each) / sum(mean.over for mean in each)
+            for name, each in means.items()
+        },
+    }
 
 
 def seed_of(*parts: object) -> int:
@@ -146,6 +198,8 @@ class State:
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
     def save(self) -> None:
+        if not launching.first():
+            return
         self.file.parent.mkdir(parents=True, exist_ok=True)
         beside = self.file.with_suffix(".tmp")
         torch.save(

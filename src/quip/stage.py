@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -51,7 +51,7 @@ def run(main: Callable[[], None]) -> None:
     name = os.environ.get("DVC_STAGE") or Path(sys.argv[0]).stem
     started = time.time()
     try:
-        with holding(name):
+        with holding(name) if alone() else nullcontext():
             main()
     except QuipError as error:
         fail(f"{name}: {error}", error.exit_code)
@@ -65,7 +65,14 @@ def run(main: Callable[[], None]) -> None:
         )
     except KeyboardInterrupt:
         fail(f"{name}: interrupted. `dvc repro` goes on from here.", 130)
-    note_time(name, time.time() - started)
+    if alone():
+        note_time(name, time.time() - started)
+
+
+def alone() -> bool:
+    """Whether the stage's lock and clock are this process's: not so of one that the stage itself
+    started (`quip.launching`), or of the second of several."""
+    return "QUIP_LAUNCHED" not in os.environ and os.environ.get("RANK", "0") == "0"
 
 
 def fail(message: str, code: int) -> None:

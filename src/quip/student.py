@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -76,7 +77,7 @@ def load(name: str | Path, precision: Precision = "fp32") -> Student:
 
     Raises WeightsError when there is no such model or its tokenizer cannot end a text.
     """
-    torch.set_num_threads(cores())
+    torch.set_num_threads(max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     source = weights.student_base(str(name))
     try:
         model = auto_class(source).from_pretrained(

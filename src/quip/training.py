@@ -11,13 +11,16 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from transformers import TrainerCallback, set_seed
 
-from quip import stage, tracking
+from quip import launching, stage, tracking
+from quip.likelihood import Texts, forward
+from quip.losses import sequence_logps
 from quip.params import Section
 from quip.precision import Precision, use_bf16
 from quip.records import atomic, write_json
@@ -89,12 +92,13 @@ class Curve(TrainerCallback):
 def arguments(params: Training, scratch: Path, rows: int) -> dict[str, Any]:
     """The transformers.TrainingArguments that SFTConfig and DPOConfig have in common."""
     cpu = not torch.cuda.is_available()
+    share = launching.share_of_batch(params.batch_size)
     steps = max(1, round(rows / params.batch_size * params.epochs))
     return {
         "output_dir": str(scratch),
         "num_train_epochs": params.epochs,
-        "per_device_train_batch_size": params.batch_size,
-        "per_device_eval_batch_size": params.batch_size,
+        "per_device_train_batch_size": share,
+        "per_device_eval_batch_size": share,
         "learning_rate": params.learning_rate,
         "lr_scheduler_type": "cosine",
         "warmup_steps": round(steps * params.warmup_ratio),
@@ -110,6 +114,7 @@ def arguments(params: Training, scratch: Path, rows: int) -> dict[str, Any]:
         "report_to": "none",
         "disable_tqdm": None,
         "dataloader_pin_memory": not cpu,
+        **launching.sharded(),
     }
 
 
@@ -135,10 +140,21 @@ def by_trl(make_trainer: Any) -> Fit:
         trainer = make_trainer(student, rows, arguments(job.params, job.scratch, len(rows)))
         trainer.add_callback(Curve(job.run))
         trainer.train(resume_from_checkpoint=last_checkpoint(job.scratch))
-        model = trainer.accelerator.unwrap_model(trainer.model)
-        return model, merged(trainer.state.log_history)
+        return whole(trainer), merged(trainer.state.log_history)
 
     return fit
+
+
+def whole(trainer: Any) -> Any:
+    """The trained model, put together again where FSDP had spread it over the processes."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if not trainer.is_fsdp_enabled:
+        return model
+    weights = trainer.accelerator.get_state_dict(trainer.model)
+    again = type(model)(model.config)
+    if launching.first():
+        again.load_state_dict(weights)
+    return again
 
 
 def train(
@@ -159,15 +175,21 @@ def train(
     `base` decide which checkpoints are this training's own.
     """
     started = time.time()
+    params = params.model_copy(update={"precision": launching.precision(params.precision)})
     scratch = scratch_folder(name, params, extra, base, data)
     set_seed(params.seed)
     student = load(base)
     check_length(student, params.max_length, f"{name.split('@')[0]}.max_length")
+    params = params.model_copy(update={"precision": settled(student, rows, params)})
     student.model.train()
     settings = {**params.model_dump(exclude={"lora"}), **extra, "rows": len(rows)}
     settings["lora_r"] = params.lora.r if params.lora else 0
-    with tracking.run(name, settings, data) as run:
+    tracked = tracking.run(name, settings, data) if launching.first() else nullcontext(quiet())
+    with tracked as run:
         model, history = fit(student, rows, Job(params, scratch, run))
+        launching.leave()
+        if not launching.first():
+            return
         save(Student(model, student.tokenizer), out)
         write_curve(curve, history)
         run_id = run.id
@@ -183,6 +205,52 @@ def train(
     )
     if scratch.exists():
         remove(scratch)
+
+
+DRIFT = 0.05
+"""The mean change of a text's log-probability a token by which bfloat16 counts as too coarse."""
+
+
+def settled(student: Student, rows: Sequence[Any], params: Training) -> Precision:
+    """The precision to train in: where it is left to us and the processor has bfloat16, bfloat16,
+    unless it changes what this student thinks of the first rows too much."""
+    if params.precision != "auto" or not use_bf16("auto"):
+        return params.precision
+    found = drift(student, first_texts(rows[:8]), params.max_length)
+    if found > DRIFT:
+        print(f"train: bfloat16 is {found:.3f} nats a token off for this student; using float32.")
+        return "fp32"
+    return "bf16"
+
+
+@torch.no_grad()
+def drift(student: Student, texts: Texts, max_length: int) -> float:
+    """How far bfloat16 moves the log-probability a token of a text, on average; in nats."""
+    each = []
+    for bf16 in (False, True):
+        with torch.autocast(student.model.device.type, torch.bfloat16, enabled=bf16):
+            logps, tokens = sequence_logps(*forward(student, texts, max_length))
+        each.append(logps / tokens.clamp_min(1))
+    return (each[1] - each[0]).abs().mean().item()
+
+
+def first_texts(rows: Sequence[Any]) -> Texts:
+    """The literals of training rows of any kind and a text of each to learn from."""
+    literals, texts = [], []
+    for row in rows:
+        row = getattr(row, "ranking", row)
+        literals.append(row.literal)
+        texts.append(
+            row.texts[0]
+            if hasattr(row, "texts")
+            else getattr(row, "chosen", None) or row.paraphrase
+        )
+    return Texts(literals, range(len(texts)), texts)
+
+
+def quiet() -> tracking.Run:
+    """The run of a process that is not the first: it reaches no server."""
+    return tracking.Run()
 
 
 def scratch_folder(

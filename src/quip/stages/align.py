@@ -24,7 +24,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from quip import stage
+from quip import launching, stage
 from quip.errors import ParamsError
 from quip.params import Section, load
 from quip.records import Preference, Ranking, TrainingPair, read_rows
@@ -60,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = stage.arguments(__doc__, argv, *names, reference="", preferences="", rounds="1")
     if unwanted(args.wanted):
         return leave_note(Path(args.wanted).stem, args.model, args.curve, args.run)
+    if launching.handed_over("quip.stages.align", argv):
+        return
     if args.arm not in ("brio", "dpo", "brio_dpo"):
         raise ParamsError(f"align: unknown arm '{args.arm}' (brio, dpo, brio_dpo).")
     from quip import training

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from quip import stage
+from quip import launching, stage
 from quip.errors import ParamsError
 from quip.params import load
 from quip.records import Preference, TrainingPair, read_rows
@@ -25,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = stage.arguments(__doc__, argv, *names)
     if unwanted(args.wanted):
         return leave_note(args.arm, args.model, args.curve, args.run)
+    if launching.handed_over("quip.stages.baseline", argv):
+        return
     from quip.imitating import Imitation, imitate
 
     class Params(Imitation):

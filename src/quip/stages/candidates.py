@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from quip import stage
+from quip import launching, stage
 from quip.params import Section, load
 from quip.precision import Precision
 from quip.records import Candidate, LiteralText, Split, read_rows, write_rows
@@ -37,16 +37,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     from quip import sampling, student
 
     args = stage.arguments(__doc__, argv, "model", "prepared", "out")
+    if launching.handed_over("quip.stages.candidates", argv):
+        return
     params = load("candidates", Params)
     slots = plan(Path(args.prepared), params)
-    texts = sampling.sample(
-        student.load(args.model, params.precision),
-        [row.text for _, row, _ in slots],
-        [sampling.seed_of(params.seed, row.id, number) for _, row, number in slots],
+    share = launching.mine(slots)
+    found = sampling.sample(
+        student.load(args.model, launching.precision(params.precision)),
+        [row.text for _, row, _ in share],
+        [sampling.seed_of(params.seed, row.id, number) for _, row, number in share],
         temperature=params.temperature,
         top_p=params.top_p,
         max_new_tokens=params.max_new_tokens,
     )
+    texts = launching.gathered(found)
+    launching.leave()
+    if not launching.first():
+        return
     rows = [
         Candidate(input=row.id, split=split, literal=row.text, sample=number, text=text)
         for (split, row, number), text in zip(slots, texts, strict=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from quip import stage
+from quip import launching, stage
 from quip.params import Section, load
 from quip.precision import Precision
 from quip.records import LiteralText, Response, Split, read_rows, write_rows
@@ -26,18 +26,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     from quip import sampling, student
 
     args = stage.arguments(__doc__, argv, "model", "prepared", "out")
+    if launching.handed_over("quip.stages.respond", argv):
+        return
     params = load("respond", Params)
     inputs = [
         (split, row)
         for split in params.splits
         for row in read_rows(Path(args.prepared) / f"{split}.jsonl", LiteralText)
     ]
-    texts = sampling.respond(
-        student.load(args.model, params.precision),
-        [row.text for _, row in inputs],
+    found = sampling.respond(
+        student.load(args.model, launching.precision(params.precision)),
+        [row.text for _, row in launching.mine(inputs)],
         max_new_tokens=params.max_new_tokens,
         num_beams=params.num_beams,
     )
+    texts = launching.gathered(found)
+    launching.leave()
+    if not launching.first():
+        return
     rows = [
         Response(input=row.id, split=split, literal=row.text, text=text)
         for (split, row), text in zip(inputs, texts, strict=True)

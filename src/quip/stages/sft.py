@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from quip import stage
+from quip import launching, stage
 from quip.imitating import Imitation, imitate
 from quip.params import load
 from quip.records import Reference, TrainingPair, read_rows
@@ -22,6 +22,8 @@ class Params(Imitation):
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = stage.arguments(__doc__, argv, "pairs", "references", "model", "curve", "run")
+    if launching.handed_over("quip.stages.sft", argv):
+        return
     params = load("sft", Params)
     pairs = read_rows(args.pairs, TrainingPair)
     held_out = [

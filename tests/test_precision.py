@@ -1,0 +1,55 @@
+"""bfloat16 in training: where the processor has it, and as long as it changes little."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from quip import student, training
+from quip.records import TrainingPair
+from test_looping import params, preferences, taught
+
+
+@pytest.fixture
+def tiny(tiny_student: Path) -> student.Student:
+    return student.load(tiny_student)
+
+
+def processor(has_bf16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "use_bf16", lambda precision: has_bf16)
+
+
+def test_a_processor_without_it_is_not_asked(
+    tiny: student.Student, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processor(False, monkeypatch)
+    monkeypatch.setattr(training, "drift", lambda *_: pytest.fail("asked"))
+    assert training.settled(tiny, preferences(), params(precision="auto")) == "auto"
+
+
+def test_it_is_taken_while_it_moves_log_probabilities_little(
+    tiny: student.Student, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    processor(True, monkeypatch)
+    found = training.drift(tiny, training.first_texts(preferences()), 64)
+    assert 0 < found < training.DRIFT
+    assert training.settled(tiny, preferences(), params(precision="auto")) == "bf16"
+    monkeypatch.setattr(training, "DRIFT", found / 2)
+    assert training.settled(tiny, preferences(), params(precision="auto")) == "fp32"
+    assert "nats a token off for this student; using float32" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("asked", ["fp32", "bf16"])
+def test_what_was_asked_for_is_taken(
+    asked: str, tiny: student.Student, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "DRIFT", 0.0)
+    assert training.settled(tiny, preferences(), params(precision=asked)) == asked
+
+
+def test_every_kind_of_training_row_has_a_text_to_try() -> None:
+    pair = TrainingPair(input="1", literal="I ran.", paraphrase="My legs fled")
+    assert training.first_texts([pair]).texts == ["My legs fled"]
+    assert training.first_texts(preferences()[:2]).texts == ["my bus missed me", "My legs fled"]
+    assert training.first_texts(taught()[:1]) == training.first_texts(preferences()[:1])
