@@ -257,6 +257,15 @@ def as_written(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
+def categories(safety: Mapping[str, Any] | None) -> list[str]:
+    """The categories of the safety screen, with those that only words or a classifier gave."""
+    if safety is None:
+        return []
+    return list(
+        dict.fromkeys([*safety["means"], *(c for f in safety["flagged"].values() for c in f)])
+    )
+
+
 def scalars(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """A list of mappings as a table: {"columns", "rows"} of the values that fit in a cell."""
     simple = [
