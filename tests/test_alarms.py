@@ -40,10 +40,10 @@ def test_each_measure_past_its_limit_is_marked_with_value_and_limit(change, name
 
 
 def test_nothing_is_marked_at_the_limits():
-    at = {"copy_rate": 0.2, "top_4gram_share": 0.2, "distinct_2": 0.6, "meaning": 0.5}
+    at = {"copy_rate": 0.2, "top_4gram_share": 0.2, "distinct_2": 0.75, "meaning": 0.5}
     at |= {"self_similarity": 0.24}
     rounds = [{"ratio": 0.75}, {"ratio": 1.33}]
-    assert tripped(at, {**TEACHER, "distinct_2": 0.8}, rounds, LIMITS) == {}
+    assert tripped(at, {**TEACHER, "distinct_2": 1.0}, rounds, LIMITS) == {}
 
 
 def test_a_phrase_that_the_teacher_uses_as_often_is_no_fault_of_the_arm():

@@ -18,7 +18,7 @@ from quip.records import Candidate, Critique, Preference, Ranking, Response, rea
 from walking import ALL_ARMS, ROOT, expanded, walk
 
 pytestmark = pytest.mark.slow
-ELSEWHERE = ("reward", "control", "meaning", "evaluate", "report", "register")
+ELSEWHERE = ("reward", "control", "meaning", "safety", "evaluate", "report", "register")
 """Stages that no arm's training depends on, and that have tests of their own."""
 SMALL: dict[str, Any] = {
     "arms": [*ALL_ARMS],

@@ -72,7 +72,7 @@ LEAN, A_WORD = 3.0, 0.9
 COMPARISON, SAME_PERSON = 4.0, 3.0
 
 SPLITS = {"train": 150, "val": 6, "test": 160}
-ELSEWHERE = ("reward", "duel", "control", "meaning", "evaluate", "report", "register")
+ELSEWHERE = ("reward", "duel", "control", "meaning", "safety", "evaluate", "report", "register")
 
 
 def literals() -> list[tuple[str, str]]:

@@ -87,7 +87,7 @@ def test_a_file_without_a_heading_is_refused(folder: Path) -> None:
 def test_every_shipped_prompt_can_be_read_and_asks_something(name: str) -> None:
     messages = prompts.read(name)
     assert messages[-1][0] == "user"
-    without_input = {"cloze_alone", "cloze_humor"}
+    without_input = {"cloze_alone", "cloze_humor", "safety"}
     assert any("{literal}" in text for _, text in messages) != (name in without_input)
 
 

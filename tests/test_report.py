@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -11,7 +12,9 @@ from html.parser import HTMLParser
 import pytest
 
 import measured
+from quip import glossary
 from quip.errors import DataError, ParamsError
+from quip.records import Response, read_rows, write_rows
 from quip.stages import evaluate, report
 from test_evaluate import arguments as evaluate_arguments
 
@@ -140,6 +143,88 @@ def test_samples_are_those_of_the_rule_and_no_more_than_asked(data):
     params.write_text(params.read_text().replace("samples: 20", "samples: 3"))
     page = reported(data)
     assert page.count('<li class="sample">') == 3
+
+
+def test_every_figure_and_every_column_of_results_leads_to_its_definition(whole):
+    reader = parsed(whole)
+    links = [found for tag, found in reader.tags if tag == "a" and found.get("class") == "term"]
+    assert len(links) > 40
+    assert all(found["href"].removeprefix("#") in reader.ids for found in links)
+    assert whole.count("<figure>") == whole.count("What is this?")
+    terms = [entry["id"] for block in glossary.sections() for entry in block["terms"]]
+    assert {f"def-{name}" for name in terms} <= set(reader.ids)
+
+
+def test_the_verdict_stands_first_and_the_rule_under_its_table(whole):
+    head = whole[: whole.index("Read these numbers with care")]
+    assert '<ul class="verdicts">' in head
+    gains = whole[whole.index('<h2 id="gains">') : whole.index('<h2 id="results">')]
+    assert "excludes no difference, head to head (one half) and against the teacher (zero)" in gains
+    assert "With 12 inputs you can see differences above" in gains
+
+
+def test_a_judge_that_is_one_model_with_a_role_is_marked_wherever_it_speaks(whole, data):
+    assert whole.count(">= teacher, critic</a>") >= 10
+    judges = [{"endpoint": "embedded", "model": "another"}]
+    (data / "roles/judges.json").write_text(json.dumps(judges))
+    page = reported(data)
+    assert 'class="kin"' not in page
+    assert "Teacher, critic and judge are one model" not in page
+
+
+def test_alarms_mark_the_arm_and_the_value(data):
+    rows = read_rows(data / "responses/dpo.jsonl", Response)
+    copies = [row.model_copy(update={"text": row.literal}) for row in rows]
+    write_rows(data / "responses/dpo.jsonl", copies)
+    evaluate.main(evaluate_arguments(data))
+    page = reported(data)
+    assert '<a class="chip past" href="#def-alarm">copies</a>' in page
+    assert 'title="past its limit of 0.20">100 %</span>' in page
+    said = "100 % of the texts of dpo are copies of the input (limit 20 %)."
+    assert said in page.replace("\u00a0", " ")
+
+
+def test_the_safety_screen_is_counted_by_author_and_category(data):
+    assert "Missing: the texts were not screened" in reported(data)
+    safety = {
+        "texts": {"sft": 30, "teacher": 90}, "flagged": {"sft": {"words": 2}, "teacher": {}},
+        "means": {"violence": "a threat"}, "own_words": 3, "endpoint": "guard", "unread": 1,
+    }  # fmt: skip
+    (data / "metrics/safety.json").write_text(json.dumps(safety))
+    page = reported(data)
+    section = page[page.index('<h2 id="safety">') : page.index('<h2 id="critic">')]
+    for part in ("120 texts", "3 words of your own", "guard", "1 answers", "a threat"):
+        assert part in section
+    assert '<td class="num">0</td><td class="num">2</td>' in section
+
+
+def test_leakage_and_order_of_judges_are_shown(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = measured.write(tmp_path, judges=("small", "large"))
+    roles = [{"endpoint": "small", "model": "q"}, {"endpoint": "large", "model": "l"}]
+    for name, content in {"teacher": roles[0], "critic": roles[0], "judges": roles}.items():
+        (data / f"roles/{name}.json").write_text(json.dumps(content))
+    evaluate.main(evaluate_arguments(data))
+    page = reported(data)
+    section = page[page.index('<h2 id="judges">') : page.index('<h2 id="controls">')]
+    assert section.count('<th scope="row">critic</th>') == 2
+    assert "No judge here is unrelated" not in section
+    assert "large and small" in section
+    assert "of 5" in section
+
+
+def test_results_of_an_older_version_are_still_shown(data):
+    """wtr.json without the blocks that came later."""
+    wtr = measured.read_json(data / "metrics/wtr.json")
+    new = ("differences", "ratings", "leakage", "length_by_round", "alarms")
+    for name in new:
+        del wtr[name]
+    for block in wtr["texts"].values():
+        for cell in block.values():
+            del cell["self_similarity"]
+    del wtr["settings"]["alarms"], wtr["settings"]["base"]
+    (data / "metrics/wtr.json").write_text(json.dumps(wtr))
+    assert parsed(reported(data)).open == []
 
 
 def test_texts_are_escaped(whole):

@@ -11,6 +11,14 @@ from quip.evidence import Evidence
 from quip.findings import SPLIT
 from quip.preference import Debias
 
+TERMS = {
+    "token accuracy": "token_accuracy",
+    "reward accuracy": "reward_margin",
+    "reward margin": "reward_margin",
+    "log-probability": "logp",
+}
+"""The glossary's entry of a panel of a training curve; `loss` of the rest."""
+
 
 class Drawing(NamedTuple):
     name: str
@@ -18,16 +26,65 @@ class Drawing(NamedTuple):
     svg: str
     alt: str
     caption: str
+    term: str
+    """The entry of the glossary that says what is drawn."""
 
 
 def draw(found: Evidence) -> Iterator[Drawing]:
     """Every figure of which the numbers are there, in the order of the page."""
+    yield from draw_gains(found)
     yield from draw_results(found)
+    yield from draw_ratings(found)
     yield from draw_curves(found)
     yield from draw_lengths(found)
     yield from draw_critic(found)
     yield from draw_positions(found)
     yield from draw_preferences(found)
+
+
+def draw_gains(found: Evidence) -> Iterator[Drawing]:
+    """Each arm's difference to the base against the teacher, as it is and at equal length."""
+    rows = [
+        (f"{verdict['arm']} · {line['judge']}{what}", cell[key], *cell[ends])
+        for verdict in findings.verdicts(found.wtr)
+        for line in verdict["judges"]
+        if (cell := line["difference"])
+        for key, ends, what in (
+            ("difference", "ci95", ""),
+            ("at_length", "at_length_ci95", ", equal length"),
+        )
+    ]
+    if rows:
+        base = found.wtr["settings"].get("base", "sft")
+        yield Drawing(
+            "differences",
+            "gains",
+            figures.intervals("differences", rows, f"difference to {base}", 0.0, None),
+            f"Difference in score to {base}: "
+            + "; ".join(
+                f"{label} {value:+.2f} {findings.span(ends)}" for label, value, *ends in rows
+            ),
+            f"Score of each arm less that of {base} on the same {SPLIT} inputs, 95 % interval. "
+            "Blue: more, orange: less, grey: not shown.",
+            "difference",
+        )
+
+
+def draw_ratings(found: Evidence) -> Iterator[Drawing]:
+    for judge, rows in found.wtr.get("ratings", {}).items():
+        marks = [(name, row["rating"], *row["ci95"]) for name, row in rows.items()]
+        name = f"ratings-{judge}"
+        yield Drawing(
+            name,
+            "ratings",
+            figures.intervals(name, marks, "rating, teacher = 0", 0.0, None),
+            f"Ratings by {judge}: "
+            + "; ".join(
+                f"{who} {value:+.0f} [{low:.0f}, {high:.0f}]" for who, value, low, high in marks
+            ),
+            f"Ratings by judge {judge} with 95 % interval; the teacher is 0.",
+            "rating",
+        )
 
 
 def draw_results(found: Evidence) -> Iterator[Drawing]:
@@ -53,7 +110,9 @@ def draw_scores(name: str, title: str, cells: list[tuple[str, dict[str, Any]]]) 
         figures.intervals(f"scores-{name}", marks, "score = win + tie/2"),
         f"{title}, score with interval: "
         + "; ".join(f"{label} {findings.scored(cell)}" for label, cell in cells),
-        f"{title}: score and its 95 % interval. Blue where the interval excludes one half.",
+        f"{title}: score and its 95 % interval. Blue where the interval lies above one half, "
+        "orange below.",
+        "score",
     )
 
 
@@ -65,6 +124,7 @@ def draw_outcomes(name: str, title: str, cells: list[tuple[str, dict[str, Any]]]
         f"{title}, shares of outcomes: "
         + "; ".join(f"{label} {page.outcome_shares(cell)}" for label, cell in cells),
         f"{title}: share of inputs won, tied and lost, in %.",
+        "outcome",
     )
 
 
@@ -82,6 +142,7 @@ def draw_curves(found: Evidence) -> Iterator[Drawing]:
                 figures.curve(name, lines, panel),
                 f"{arm}, {panel} by step: {ends}",
                 f"{arm}: {panel}",
+                TERMS.get(panel, "loss"),
             )
 
 
@@ -96,6 +157,7 @@ def draw_lengths(found: Evidence) -> Iterator[Drawing]:
             figures.lengths("lengths", words),
             f"Words per text on {SPLIT}, medians: {medians}",
             f"Words per text on {SPLIT}: median, the middle half, and 5 % to 95 %.",
+            "length_ratio",
         )
 
 
@@ -111,6 +173,7 @@ def draw_positions(found: Evidence) -> Iterator[Drawing]:
             f"Scatter of both orders; {findings.percent(share)} of the answers name the first text",
             f"Every verdict on {SPLIT} once. Off the diagonal is position bias: "
             f"{findings.percent(share)} of all answers name the text that is shown first.",
+            "position_bias",
         )
 
 
@@ -125,6 +188,7 @@ def draw_critic(found: Evidence) -> Iterator[Drawing]:
             "Agreement by kind: "
             + "; ".join(f"{k} {value:.2f} {findings.span(ends)}" for k, value, *ends in marks),
             "Agreement by kind of pair with 95 % interval; the dashed line is chance.",
+            "agreement",
         )
     answers = [row for row in found.gold if row.judge == found.gold[0].judge]
     bins = page.bins(page.calibration(answers, Debias(**found.wtr["settings"]["debias"])))
@@ -137,6 +201,7 @@ def draw_critic(found: Evidence) -> Iterator[Drawing]:
             + "; ".join(f"{mean:.2f} right {share:.2f} of {n}" for mean, share, _, _, n in bins),
             "Is the critic as often right as it is sure? Points on the dashed line are; above each "
             "its number of pairs.",
+            "reliability",
         )
 
 
@@ -151,4 +216,5 @@ def draw_preferences(found: Evidence) -> Iterator[Drawing]:
             f"Confidence of {len(sure)} training pairs, median {median(sure):.2f}",
             f"{len(sure):,} pairs; the chosen text has {drift:.2f} times the words of the "
             "rejected one on average.",
+            "confidence",
         )

@@ -64,8 +64,9 @@ def read(
     trained = read_folder(runs, found.missing)
     found.runs = {arm: trained[arm] for arm in wtr["arms"] if arm in trained}
     found.roles = leakage.roles(read_folder(roles, found.missing))
-    if "critic" not in measured:
-        found.missing.append(f"{metrics}/critic.json")
+    found.missing += [
+        f"{metrics}/{name}.json" for name in ("critic", "safety") if name not in measured
+    ]
     return found
 
 

@@ -103,18 +103,26 @@ def label_rows(axes: Axes, labels: Sequence[str]) -> None:
     axes.set_ylim(len(labels) - 0.5, -0.5)
 
 
-def intervals(name: str, rows: Sequence[tuple[str, float, float, float]], title: str) -> str:
-    """Values with their intervals between 0 and 1, one half marked: (label, value, low, high)."""
+def intervals(
+    name: str,
+    rows: Sequence[tuple[str, float, float, float]],
+    title: str,
+    middle: float = 0.5,
+    span: tuple[float, float] | None = (0.0, 1.0),
+) -> str:
+    """Values with their intervals, `middle` marked: (label, value, low, high). `span` None: as wide
+    as they are."""
 
     def draw(axes: Axes) -> None:
-        axes.axvline(0.5, color=QUIET, linewidth=1, linestyle=(0, (4, 3)))
+        axes.axvline(middle, color=QUIET, linewidth=1, linestyle=(0, (4, 3)))
         for place, (_, value, low, high) in enumerate(rows):
-            apart = low > 0.5 or high < 0.5
-            color = PALETTE[0] if apart else QUIET
+            color = PALETTE[0] if low > middle else PALETTE[1] if high < middle else QUIET
             axes.plot([low, high], [place, place], color=color, linewidth=2.4)
             axes.plot(value, place, "o", color=color, markersize=6)
         label_rows(axes, [label for label, *_ in rows])
-        axes.set_xlim(0, 1)
+        if span is not None:
+            axes.set_xlim(*span)
+        axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.set_xlabel(title)
         axes.grid(axis="x", linewidth=0.6)
         axes.spines["left"].set_visible(False)

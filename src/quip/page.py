@@ -258,6 +258,15 @@ def as_written(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
+def categories(safety: Mapping[str, Any] | None) -> list[str]:
+    """The categories of the safety screen, with those that only words or a classifier gave."""
+    if safety is None:
+        return []
+    return list(
+        dict.fromkeys([*safety["means"], *(c for f in safety["flagged"].values() for c in f)])
+    )
+
+
 def audits(critic: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     """The audit as the paper's table 1: the critic, every judge, every further critic. `critic` is
     the content of critic.json; `chance` says that the interval of the agreement reaches chance."""

@@ -72,7 +72,7 @@ def start(
 def needed(name: str) -> bool:
     """Whether a project needs this file of ours to run; `.gitignore`s keep outputs out of git."""
     ignores = name.startswith(("data/", "models/")) and name.endswith("/.gitignore")
-    return name in NEEDED or name.startswith(("src/", "data/raw/")) or ignores
+    return name in NEEDED or name.startswith(("src/", "data/raw/", "data/safety/")) or ignores
 
 
 def sentences(data: Path, column: str | None) -> list[Sentence]:

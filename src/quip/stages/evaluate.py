@@ -160,18 +160,18 @@ def table(result: dict[str, Any]) -> str:
     ):
         if result[block]:
             lines += [f"{title}", *(line(*row) for row in flat(result[block]))]
-    if result["differences"]:
+    if result.get("differences"):
         lines.append(f"less {result['settings']['base']}, against the teacher, paired by input")
         lines += [difference(*row) for row in flat(result["differences"])]
-    lines += [f"judges {pair}: {agreed(found)}" for pair, found in result["judges"].items()]
+    lines += [f"judges {pair}: {agreed(found)}" for pair, found in result.get("judges", {}).items()]
     lines += [
         f"rating by {judge}, teacher 0: "
         + ", ".join(f"{name} {row['rating']:+.0f}" for name, row in rows.items())
-        for judge, rows in result["ratings"].items()
+        for judge, rows in result.get("ratings", {}).items()
     ]
     lines += [
         f"alarm: {arm}, {name} {past['value']:.2f}, limit {past['limit']:.2f}"
-        for arm, alarms in result["alarms"].items()
+        for arm, alarms in result.get("alarms", {}).items()
         for name, past in alarms.items()
     ]
     return "\n".join(lines)

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from pydantic import Field
 
-from quip import doubts, evidence, figures, findings, page, params, stage
+from quip import doubts, evidence, figures, findings, glossary, leakage, page, params, stage
 from quip.costs import costs
 from quip.drawings import Drawing, draw
 from quip.evidence import Evidence
@@ -31,6 +31,10 @@ INPUTS = (
     "metrics", "curves", "verdicts", "responses", "audit", "imitation", "preferences", "roles",
     "runs",
 )  # fmt: skip
+
+
+APART = ("critic", "safety", "reward")
+"""Metrics that have a section of their own, or count settings."""
 
 
 class Params(Section):
@@ -64,18 +68,35 @@ def render(
             doubts=doubts.doubts(found.wtr, critic, found.roles),
             found=found,
             split=SPLIT,
+            verdicts=findings.verdicts(found.wtr),
+            power=findings.power(found.wtr),
             few=findings.FEW,
+            alarms=found.wtr.get("alarms", {}),
+            limits=judging.get("alarms"),
+            drifts=found.wtr.get("length_by_round", {}),
+            ratings=found.wtr.get("ratings", {}),
+            rated=list(dict.fromkeys(n for r in found.wtr.get("ratings", {}).values() for n in r)),
+            leakage=found.wtr.get("leakage", []),
+            kin=leakage.kin(found.roles),
+            safety=found.metrics.get("safety"),
+            categories=page.categories(found.metrics.get("safety")),
+            glossary=glossary.sections(),
             blocks={
                 name: page.cells(found.wtr.get(name, {})) for name in ("arms", "controls", "duels")
             },
             texts=page.texts(found.wtr.get("texts", {})),
             figures=[
-                {"section": item.section, "caption": item.caption, "svg": inline(item)}
+                {
+                    "section": item.section,
+                    "caption": item.caption,
+                    "term": item.term,
+                    "svg": inline(item),
+                }
                 for item in drawings
             ],
             critic=critic,
             audits=page.audits(critic),
-            funnel=page.funnel({k: v for k, v in found.metrics.items() if k != "critic"}),
+            funnel=page.funnel({k: v for k, v in found.metrics.items() if k not in APART}),
             costs=costs(found.metrics),
             samples=page.samples(
                 inputs,
@@ -102,8 +123,18 @@ def environment() -> Environment:
         span=findings.span,
         outcomes=page.outcome_shares,
         unbroken=page.unbroken,
+        code=code,
     )
     return made
+
+
+def code(text: str) -> Markup:
+    """`text`, escaped, with what stands between backticks as code."""
+    parts = (escape(part) for part in text.split("`"))
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if number % 2 else part
+        for number, part in enumerate(parts)
+    )
 
 
 def inline(drawing: Drawing) -> Markup:
