@@ -109,7 +109,7 @@ def versions(
 
 @app.command()
 def sync() -> None:
-    """Send MLflow what it could not take, and link runs and versions to their commits."""
+    """Send MLflow what is kept for it; link versions to commits."""
     from quip import tracking, trail
     from quip.speak import model_name
 
@@ -179,7 +179,7 @@ def export(
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="With --push: really send it.")] = False,
 ) -> None:
-    """A student as a folder for others: safetensors, tokenizer, model card, GGUF if wanted."""
+    """Hand a student on: safetensors, a model card, a GGUF if wanted."""
     if yes and not push:
         raise DataError("--yes goes with --push REPO: it says that the export is to be sent.")
     from quip import export as exporting
@@ -253,8 +253,11 @@ def critics(
         typer.Option("--length", help="Also correct the length, as fitted on the tuning half."),
     ] = False,
 ) -> None:
-    """Compare critics on one half of the gold pairs, with every debiasing; on the tuning half also
-    fit `debias` to each."""
+    """Compare critics, prompts and debiasings on gold pairs.
+
+    Each critic answers one half of the gold pairs, with every debiasing; on the tuning half `debias`
+    is also fitted to each.
+    """
     from quip import variants
 
     rows, fits = variants.measure(names or variants.COMPARED, half, per_kind, length)
@@ -276,7 +279,10 @@ def grow(
     ] = PARAMS,
     figure: Annotated[Path | None, typer.Option(help="Draw the curve into this SVG file.")] = None,
 ) -> None:
-    """Grow critics from 50, 200, 1,000 of people's votes and measure each on pairs it never saw."""
+    """What 50, 200 and 1,000 of people's votes make of a critic.
+
+    Critics are grown from so many votes each and measured on pairs they never saw.
+    """
     from quip import figures, growth
     from quip.growing import RewardParams
     from quip.packs import overlaid
