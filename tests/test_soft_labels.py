@@ -63,8 +63,8 @@ def loss(
     """What quip's own loop minimises, on one batch of all rows."""
     reference = student.load(folder)
     objective = dpo_objective(moved(folder), reference, rows, PARAMS, BETA, smoothing, {term: 1.0})
-    value, _ = objective.loss(referenced(reference, rows, PARAMS))
-    return value.item()
+    terms, _ = objective.loss(referenced(reference, rows, PARAMS))
+    return float(sum(term.value.item() for term in terms))
 
 
 def margins(folder: Path) -> list[float]:
@@ -105,7 +105,7 @@ def test_a_pair_of_which_the_critic_is_not_sure_at_all_teaches_nothing(folder: P
         one, rows = student.load(folder), pairs(confidence)
         one.model.eval()
         objective = dpo_objective(one, one, rows, PARAMS, BETA, "confidence", {"sigmoid": 1.0})
-        objective.loss(objective.rows)[0].backward()
+        sum(term.value for term in objective.loss(objective.rows)[0]).backward()
         gradients = [p.grad.norm() for p in one.model.parameters() if p.grad is not None]
         return float(torch.stack(gradients).norm())
 

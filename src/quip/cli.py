@@ -255,8 +255,8 @@ def critics(
 ) -> None:
     """Compare critics, prompts and debiasings on gold pairs.
 
-    Each critic answers one half of the gold pairs, with every debiasing; on the tuning half `debias`
-    is also fitted to each.
+    Each critic answers one half of the gold pairs, with every debiasing; on the tuning half
+    `debias` is also fitted to each.
     """
     from quip import variants
 

@@ -130,13 +130,14 @@ def section_models() -> dict[str, type[BaseModel]]:
     from quip.growing import RewardParams
     from quip.imitating import Imitation
     from quip.judging import JudgeParams
+    from quip.launching import Launch
     from quip.preference import Debias
     from quip.training import Training
 
     modules = {name: module_of(name) for name in stage_names()}
     own = {name: module.Params for name, module in modules.items() if hasattr(module, "Params")}
     shared = {"critic": CriticParams, "judge": JudgeParams, "debias": Debias, "budget": Budget}
-    learned = {"reward": RewardParams, "alarms": Limits}
+    learned = {"reward": RewardParams, "alarms": Limits, "launch": Launch}
     training = {
         "dpo": modules["align"].Dpo,
         "brio": modules["align"].Brio,
