@@ -33,6 +33,9 @@ SMALL: dict[str, Any] = {
 }
 
 
+OUTS = ["data/report", "data/responses"]
+
+
 def stage(name: str, deps: list[str], params: list[str], outs: list[Any]) -> dict[str, Any]:
     command = f"python light_stages.py {name.rpartition('@')[2]}"
     return {"cmd": command, "deps": ["light_stages.py", *deps], "params": params, "outs": outs}
@@ -49,7 +52,7 @@ def pipeline() -> dict[str, Any]:
         "sft": stage("sft", ["data/imitation"], ["sft"], trained("sft")),
         "align": {"matrix": {"arm": ["dpo"]}, **align},
         "evaluate": {
-            **stage("evaluate", ["models"], ["dpo"], ["data/report"]),
+            **stage("evaluate", ["models", "data/imitation"], ["dpo"], OUTS),
             "metrics": [
                 {f"data/metrics/{name}.json": {"cache": False}} for name in ("wtr", "critic")
             ],

@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 from quip import stage, tracking
 from quip.lineage import model_digest
 from quip.params import read_params
+from quip.records import Reference, Response, read_rows, write_rows
 
 STEPS = 4
 
@@ -58,6 +59,13 @@ def evaluate() -> None:
     write("data/metrics/wtr.json", json.dumps({"arms": arms}))
     write("data/metrics/critic.json", json.dumps({"agreement": 0.8, "position_bias": 0.1}))
     write("data/report/report.html", f"<p>beta {beta}")
+    references = read_rows("data/imitation/references.jsonl", Reference)
+    for arm in scores:
+        rows = [
+            Response(input=r.input, split=r.split, literal=r.literal, text=f"{arm}!")
+            for r in references
+        ]
+        write_rows(f"data/responses/{arm}.jsonl", rows)
 
 
 def write(path: str, text: str) -> None:
