@@ -87,7 +87,7 @@ def test_another_arm_makes_no_training_or_critique_stale_that_is_there(small: Pa
     assert "baseline@ft" in stale
     assert stale <= {
         *("baseline@ft", "respond@ft", "judge@ft"),
-        *("duel", "control", "meaning", "evaluate", "report", "register"),
+        *("duel", "control", "meaning", "safety", "evaluate", "report", "register"),
     }
     assert json.loads(dvc(small, "status", "--json")) == {}
 
