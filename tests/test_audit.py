@@ -178,9 +178,9 @@ UNASKED = {
 }
 
 
-def run() -> dict[str, Any]:
+def run(extra: dict[str, Any] | None = None) -> dict[str, Any]:
     write_rows("gold.jsonl", gold())
-    write_json("extra.json", {})
+    write_json("extra.json", extra or {})
     out = options(reward="reward", out="critiques.jsonl", metrics="critic.json")
     audit.main([*options(gold="gold.jsonl", extra="extra.json"), *out])
     found: dict[str, Any] = json.loads(Path("critic.json").read_text(encoding="utf-8"))
@@ -204,6 +204,23 @@ def test_the_stage_asks_about_the_held_out_half_only(
     assert [row.input for row in rows] == [row.id for row in gold()[1:]]
     assert {(row.split, row.name_a, row.name_b) for row in rows} == {("gold", "better", "worse")}
     assert "agreement 1.000 [1.000, 1.000]" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("critic_prompt")
+def test_every_critic_of_the_audit_is_measured_on_people_s_grades_too(
+    server: ChatServer, scripted_project: Project
+) -> None:
+    scripted_project(audit={"per_kind": 1, "kinds": ["mcp/other"], "resamples": 100}, debias=DEBIAS)
+    (prompts.FOLDER / "other.txt").write_text(
+        "--- user\nLiteral: {literal}\n1: {first}\n2: {second}\n", encoding="utf-8"
+    )
+    server.answer = likes(lambda text: 2.0 * ("liked" in text), lean=0.5)
+    texts = {"literal": "I ran.", "better": "liked", "worse": "not so"}
+    found = run({"votes": [{"id": "v1", **texts}]})
+    assert {name: one["agreement"] for name, one in found["extra"]["votes"].items()} == {
+        "scripted": 1.0,
+        "mcp/other@scripted": 1.0,
+    }
 
 
 @pytest.mark.usefixtures("critic_prompt")

@@ -58,9 +58,12 @@ def by_source(pairs: Sequence[GradedPair]) -> dict[str, list[dict[str, Any]]]:
     return {name: [pair.model_dump() for pair in pairs if pair.source == name] for name in names}
 
 
+CRITICS = {"learned": (LEARNED, DEBIAS), "costly": (COSTLY, DEBIAS)}
+
+
 def measured(tmp_path: Path, ask: people.Ask, most: int | None, *pairs: GradedPair) -> Any:
     write_json(tmp_path / "extra.json", by_source(pairs))
-    found = people.agreements(tmp_path / "extra.json", [LEARNED, COSTLY], ask, DEBIAS, most, 500, 1)
+    found = people.agreements(tmp_path / "extra.json", CRITICS, ask, most, 500, 1)
     return found
 
 
@@ -93,7 +96,7 @@ def test_critics_that_cost_calls_get_the_same_few_pairs(tmp_path: Path) -> None:
 def test_no_files_give_no_figures(tmp_path: Path) -> None:
     write_json(tmp_path / "extra.json", {})
     ask, asked = scripted(lambda critic, pair: 0.9)
-    found = people.agreements(tmp_path / "extra.json", [LEARNED], ask, DEBIAS, None, 100, 1)
+    found = people.agreements(tmp_path / "extra.json", CRITICS, ask, None, 100, 1)
     assert (found, asked) == ({}, [])
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from quip.agreement import agreement, audit_summary
-from quip.critic import LEARNED, Answers, Comparison, CriticParams, named
+from quip.critic import LEARNED, Answers, Comparison, CriticParams
 from quip.graded import GradedPair
 from quip.preference import Debias, of
 from quip.records import Critique, GoldPair
@@ -21,25 +21,25 @@ Ask = Callable[[CriticParams, Sequence[Comparison], str], Answers]
 
 def agreements(
     path: str | Path,
-    critics: Sequence[CriticParams],
+    critics: Mapping[str, tuple[CriticParams, Debias]],
     ask: Ask,
-    debias: Debias,
     most: int | None,
     resamples: int,
     seed: int,
 ) -> dict[str, dict[str, Any]]:
     """The content of critic.json's key `extra`: by file and critic the audit's figures, and a line
-    printed for each. `path` is what the stage `pairs` wrote; `most` is the number of pairs of a
+    printed for each. `path` is what the stage `pairs` wrote; `critics` are those of the audit, by
+    name, each with how its answers are debiased; `most` is the number of pairs of a
     file put to critics that cost calls (None: all; the same ones to all of them)."""
     found: dict[str, dict[str, Any]] = {}
     for source, pairs in read(path).items():
         found[source] = {}
-        for critic in critics:
+        for name, (critic, debias) in critics.items():
             asked = pairs if critic.kind == LEARNED else few(pairs, most)
-            answers = ask(critic, comparisons(asked), f"audit ({named(critic)}, {source})")
+            answers = ask(critic, comparisons(asked), f"audit ({name}, {source})")
             one = summary(asked, answers.rows, debias, resamples, seed)
-            found[source][named(critic)] = {**one, **answers.spent}
-            print(line(source, named(critic), one))
+            found[source][name] = {**one, **answers.spent}
+            print(line(source, name, one))
     return found
 
 

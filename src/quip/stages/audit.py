@@ -57,9 +57,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         named_rows = [row.model_copy(update={"judge": name}) for row in rows]
         return Audited(named_rows, {**found, "critic": asked.model_dump(), **spent})
 
+    beside = {named(judge): (judge, debias) for judge in judges}
+    added = {label(kind): (kind, uncorrected(kind, debias)) for kind in further}
     first = audited(critic, named(critic), debias)
-    others = {named(judge): audited(judge, named(judge), debias) for judge in judges}
-    more = {label(kind): audited(kind, label(kind), uncorrected(kind, debias)) for kind in further}
+    others = {name: audited(judge, name, used) for name, (judge, used) in beside.items()}
+    more = {name: audited(kind, name, used) for name, (kind, used) in added.items()}
     every = [first, *others.values(), *more.values()]
     write_rows(args.out, [row for one in every for row in one.rows])
     parts = {
@@ -68,9 +70,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     extra = people.agreements(
         args.extra,
-        [critic, *judges],
+        {label(critic) if named(critic) in beside else named(critic): (critic, debias)}
+        | beside
+        | added,
         lambda asked, pairs, what: ask(asked, args.reward, pairs, what),
-        debias,
         params.extra_pairs,
         params.resamples,
         params.seed,
