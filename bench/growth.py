@@ -131,14 +131,16 @@ def drawn(sizes: Sequence[int], rows: Mapping[str, Sequence[Used]]) -> str:
         axes.plot(sizes, linear, color=figures.QUIET, linewidth=1, linestyle=(0, (4, 3)))
         axes.set_xscale("log")
         axes.set_yscale("log")
-        axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        axes.set_xticks(sizes, [*(f"{size:,}" for size in sizes[:-1]), f"\n{sizes[-1]:,}"])
+        ticks = [0.1, 1, 10, 100]
+        axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
         axes.set_xlabel("rows (dashed: a millisecond a row)")
         axes.set_ylabel("seconds of CPU")
         axes.grid(linewidth=0.6)
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderpad=0)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderpad=0)
 
-    return figures.figure("growth", 3.4, draw)
+    return figures.figure("growth", 3.9, draw)
 
 
 # ---- the rows ------------------------------------------------------------------------------
