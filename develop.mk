@@ -20,6 +20,7 @@ bench: weights  ## speed, as ratios that say what got slower; RECORD=1 keeps the
 	$(BIN)/python bench/generation.py --beams
 	$(BIN)/python bench/growth.py
 	$(BIN)/python bench/startup.py --models
+	$(BIN)/python bench/engine.py
 
 load: setup  ## how `quip serve` answers 32 clients for a minute (needs trained students)
 	$(BIN)/python bench/serve.py

@@ -89,6 +89,10 @@ def told(found: Sequence[dict[str, Asked]]) -> float:
         shares.append(best / one["ours"].seconds)
     cached = statistics.median(one["ours"].cached for one in found)
     print(f"  share of prompt tokens from the cache {cached:.0%}")
+    spent = clock.spent
+    told_apart = spent["reading"] + spent["generation"]
+    reading = spent["reading"] / told_apart if told_apart else float("nan")
+    print(f"  share of the calls' time in reading prompts, by the engine's count {reading:.0%}")
     return statistics.median(shares)
 
 
