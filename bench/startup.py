@@ -1,4 +1,5 @@
-"""How long things take before they are of use, in seconds of the clock: medians of five, in turns.
+"""How long things take before they are of use: seconds, medians of five, in turns. The limits are
+for the clock; the ratios are of CPU, which a busy machine changes less.
 
     python bench/startup.py            # imports, help, stages without torch, DVC
     python bench/startup.py --models   # and the stages with a model (needs a finished run here)
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import resource
 import runpy
 import statistics
 import subprocess
@@ -21,7 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import guard
 
@@ -33,7 +35,16 @@ STAGE, MODEL_STAGE = 1.5, 6.0
 REPRO = 2.0
 """`dvc repro` with nothing to do over `dvc status`, at most."""
 MODELS = ("sft", "align@dpo", "candidates", "respond@sft", "reward", "meaning")
-Measure = Callable[[], float]
+
+
+class Took(NamedTuple):
+    """Seconds of the clock, and of CPU."""
+
+    wall: float
+    cpu: float
+
+
+Measure = Callable[[], Took]
 
 
 def main() -> None:
@@ -69,15 +80,17 @@ def compare(models: bool) -> None:
         }
         limits = LIMITS | dict.fromkeys(without, STAGE) | dict.fromkeys(heavy, MODEL_STAGE)
         found = medians({**plain, **without, **heavy, **dvc})
-    print(f"{'what':<24}{'seconds':>9}{'limit':>8}")
-    for name, seconds in found.items():
-        limit = limits.get(name, REPRO * found["dvc status"] if name == "dvc repro" else None)
-        past = "" if limit is None or seconds <= limit else "  PAST IT"
-        print(f"{name:<24}{seconds:>9.2f}{f'{limit:.2f}' if limit else '':>8}{past}")
-    ratios = {"dvc status over dvc repro": found["dvc status"] / found["dvc repro"]}
+    limits["dvc repro"] = REPRO * found["dvc status"].wall
+    print(f"{'what':<24}{'seconds':>9}{'of CPU':>9}{'limit':>8}")
+    for name, took in found.items():
+        limit = limits.get(name)
+        past = "" if limit is None or took.wall <= limit else "  PAST IT"
+        shown = f"{limit:.2f}" if limit else ""
+        print(f"{name:<24}{took.wall:>9.2f}{took.cpu:>9.2f}{shown:>8}{past}")
+    ratios = {"dvc status over dvc repro": found["dvc status"].cpu / found["dvc repro"].cpu}
     for group, names in (("without torch", without), ("with a model", heavy)):
         if names:
-            slowest = max(found[name] for name in names)
+            slowest = max(found[name].cpu for name in names)
             limit = limits[next(iter(names))]
             ratios[f"limit over the slowest stage {group}"] = limit / slowest
     guard.finish(ratios)
@@ -95,19 +108,28 @@ def ready(stages: Mapping[str, Measure]) -> dict[str, Measure]:
     return found
 
 
-def medians(measures: Mapping[str, Measure]) -> dict[str, float]:
+def medians(measures: Mapping[str, Measure]) -> dict[str, Took]:
     """Of ROUNDS rounds of all of them."""
     rounds = [{name: run() for name, run in measures.items()} for _ in range(ROUNDS)]
-    return {name: statistics.median(one[name] for one in rounds) for name in measures}
+    return {
+        name: Took(*map(statistics.median, zip(*(one[name] for one in rounds), strict=True)))
+        for name in measures
+    }
 
 
 def timed(*command: str, where: Path = ROOT) -> Measure:
-    def run() -> float:
-        began = time.perf_counter()
+    def run() -> Took:
+        began, before = time.perf_counter(), children()
         subprocess.run(command, cwd=where, env=environment(), check=True, capture_output=True)
-        return time.perf_counter() - began
+        return Took(time.perf_counter() - began, children() - before)
 
     return run
+
+
+def children() -> float:
+    """CPU seconds of all processes that were started here and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -142,7 +164,7 @@ def staged(words: list[str], folder: Path) -> Measure:
     """Seconds to useful work, as the stage's process itself tells them. Its local state is in
     `folder`: locks, journals, MLflow."""
 
-    def run() -> float:
+    def run() -> Took:
         began = time.time()
         done = subprocess.run(
             [sys.executable, __file__, "--stage", *words],
@@ -154,7 +176,7 @@ def staged(words: list[str], folder: Path) -> Measure:
         told = [line for line in done.stdout.splitlines() if line.startswith("useful ")]
         if not told:
             raise FileNotFoundError((done.stderr or done.stdout).strip().splitlines()[-1])
-        return float(told[0].removeprefix("useful "))
+        return Took(*map(float, told[0].split()[1:]))
 
     return run
 
@@ -195,7 +217,8 @@ def stop_at_the_first_pass(training: bool) -> None:
 
 
 def told() -> None:
-    print(f"useful {time.time() - float(os.environ['BEGAN']):.3f}", flush=True)
+    wall = time.time() - float(os.environ["BEGAN"])
+    print(f"useful {wall:.3f} {time.process_time():.3f}", flush=True)
 
 
 # ---- DVC -----------------------------------------------------------------------------------
