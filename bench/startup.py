@@ -5,8 +5,8 @@ for the clock; the ratios are of CPU, which a busy machine changes less.
     python bench/startup.py --models   # and the stages with a model (needs a finished run here)
 
 A stage without torch is at useful work when it opens its first data file, a stage with a model when
-the model first computes (a training stage: with gradients). It is stopped there, by the hooks of
-Python and PyTorch; nothing is written but to folders of its own.
+the model first computes. It is stopped there, by the hooks of Python and PyTorch; nothing is
+written but to folders of its own.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ def until_useful(words: list[str]) -> None:
     sys.argv = [module, *arguments]
     name = module.removeprefix("quip.stages.")
     if any(name == model.partition("@")[0] for model in MODELS):
-        stop_at_the_first_pass(training=name in ("sft", "align", "reward"))
+        stop_at_the_first_pass()
     else:
         sys.addaudithook(stop_at_the_first_data)
     with contextlib.suppress(KeyboardInterrupt, SystemExit):  # the run ends, for MLflow as killed
@@ -205,13 +205,12 @@ def stop_at_the_first_data(event: str, details: tuple[Any, ...]) -> None:
             os._exit(0)
 
 
-def stop_at_the_first_pass(training: bool) -> None:
+def stop_at_the_first_pass() -> None:
     import torch
 
     def hook(module: torch.nn.Module, _: Any) -> None:
-        if not training or (module.training and torch.is_grad_enabled()):
-            told()
-            raise KeyboardInterrupt
+        told()
+        raise KeyboardInterrupt
 
     torch.nn.modules.module.register_module_forward_pre_hook(hook)
 
