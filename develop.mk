@@ -13,11 +13,14 @@ check: setup  ## linters and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: weights  ## calls, training and generation against the plain way; RECORD=1 keeps the ratios
+bench: weights  ## speed, as ratios that say what got slower; RECORD=1 keeps them (docs/SPEED.md)
 	$(BIN)/python bench/calls.py --engine
 	$(BIN)/python bench/training.py
 	$(BIN)/python bench/generation.py
 	$(BIN)/python bench/generation.py --beams
+	$(BIN)/python bench/growth.py
+	$(BIN)/python bench/startup.py --models
+	$(BIN)/python bench/engine.py
 
 load: setup  ## how `quip serve` answers 32 clients for a minute (needs trained students)
 	$(BIN)/python bench/serve.py

@@ -12,6 +12,7 @@ WITHOUT_EFFECT = {
     "quip.stages",
     "quip.errors",
     "quip.stage",
+    "quip.clock",
     "quip.launching",
     "quip.tracking",
     "quip.outbox",

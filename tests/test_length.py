@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from quip import length
 from quip.length import controlled
 
 
@@ -54,3 +55,13 @@ def test_one_row_gives_numbers() -> None:
 def test_the_same_seed_gives_the_same_interval() -> None:
     points, ratios = world(50, 0.5, 1.0, 0.2)
     assert controlled(points, ratios, 1) == controlled(points, ratios, 1)
+
+
+def test_parts_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    points, ratios = world(60, 0.4, 0.5, 0.2)
+    whole = length.controlled(points, ratios)
+    monkeypatch.setattr(length, "NUMBERS", 7 * 60)
+    parts = length.controlled(points, ratios)
+    assert parts[0] == pytest.approx(whole[0], abs=1e-9)
+    assert parts[1] == pytest.approx(whole[1], abs=1e-9)
+    assert max(len(rows) for rows in length.draws(60, 0)) == 8

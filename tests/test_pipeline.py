@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -107,6 +109,22 @@ def test_a_stage_without_a_model_starts_without_torch(stage: str) -> None:
             r"^(import|from) (torch|transformers|trl|peft|datasets|mlflow)\b", text, re.M
         )
         assert not heavy or module in LATE, f"{stage}: {module} has {heavy}"
+
+
+def test_nothing_heavy_is_imported_at_the_start_of_a_stage_without_a_model() -> None:
+    """By the libraries too, which the source of quip does not show."""
+    modules = sorted({module_of(stage) for stage in STAGES if short(stage) not in MODELS})
+    heavy = ("torch", "transformers", "trl", "peft", "datasets", "mlflow")
+    script = (
+        "import importlib, sys\n"
+        f"for name in {['quip.cli', *modules]!r}:\n"
+        "    importlib.import_module(name)\n"
+        f"    print(name, *sorted(set({heavy!r}) & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == ["quip.cli", *modules]
 
 
 def params_of(stage: str) -> set[str]:

@@ -5,15 +5,20 @@ import json
 import random
 import sys
 import tarfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from rapidfuzz import fuzz, process
 
 from quip.errors import DataError, ParamsError
 from quip.records import LiteralText, read_rows
-from quip.stages.prepare import main
+from quip.stages.prepare import Letters, main
 
+RAW = Path(__file__).parent.parent / "data" / "raw"
 SECTION = {
     "source": "shipped",
     "ood_source": "shipped",
@@ -423,3 +428,27 @@ def test_a_split_that_ends_up_empty_stops_the_stage(run, place, tmp_path):
 def test_fractions_must_leave_room_to_train(run):
     with pytest.raises(ParamsError, match=r"prepare\.fractions.*must stay below 1"):
         run(fractions={"val": 0.5, "test": 0.5})
+
+
+@given(
+    st.lists(st.text("ab cde9\u00e9\U0001d4b3", max_size=12), max_size=8),
+    st.lists(st.text("ab cde9\u00e9\U0001d4b3", max_size=12), max_size=8),
+    st.sampled_from([50, 80, 90, 100]),
+)
+def test_the_letters_lose_no_near_duplicate(texts, against, cutoff):
+    every = [
+        max((fuzz.ratio(text, other, score_cutoff=cutoff) for other in against), default=0.0)
+        for text in texts
+    ]
+    assert Letters(against).highest(texts, cutoff) == pytest.approx(every, abs=1e-4)
+
+
+def test_most_pairs_are_never_compared_in_order(monkeypatch):
+    lines = (RAW / "literals.jsonl").read_text(encoding="utf-8").splitlines()
+    texts = [json.loads(line)["text"] for line in lines]
+    compared = []
+    monkeypatch.setattr(
+        process, "cpdist", lambda left, right, **_: compared.append(len(left)) or [0.0] * len(left)
+    )
+    Letters(texts[:200]).highest(texts[200:], 90)
+    assert 0 < sum(compared) < 0.2 * 200 * len(texts[200:])

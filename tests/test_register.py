@@ -400,3 +400,12 @@ def test_the_champion_gives_paraphrases(project: Path, tiny_student: Path) -> No
     assert model.predict(["I missed my bus."], params={**three, "temperature": 1.0}) == again
     defaults = {p.name: p.default for p in model.metadata.signature.params}
     assert defaults == {**registry.OPTIONS, "num_beams": 2}
+
+
+def test_where_the_time_went_stands_on_the_run(project: Path) -> None:
+    entry = {"stage": "sft", "seconds": 9.0, "at": 10.0, "parts": {"start": 2.0, "training": 6.0}}
+    Path(".quip").mkdir(exist_ok=True)
+    Path(".quip/times.jsonl").write_text(json.dumps(entry) + "\n")
+    run = client().get_run(run_stage()["dpo"]["run_id"])
+    found = {k: v for k, v in run.data.metrics.items() if k.startswith("time/") and v}
+    assert found == {"time/start": 2.0, "time/training": 6.0, "time/other": 1.0}

@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 import pytest
 
 import measured
-from quip import glossary
+from quip import drawings, glossary
 from quip.errors import DataError, ParamsError
 from quip.records import Response, read_rows, write_rows
 from quip.stages import evaluate, report
@@ -304,3 +304,10 @@ def test_report_imports_no_torch():
     code = "import sys, quip.stages.report; print('torch' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"
+
+
+def test_a_scatter_of_many_verdicts_shows_some_and_says_so(data, monkeypatch):
+    monkeypatch.setattr(drawings, "MOST_POINTS", 5)
+    page = reported(data)
+    assert "One verdict in" in page
+    assert "Every verdict on" not in page

@@ -7,6 +7,7 @@ than params allow. Calls in flight are waited for first, since they are paid for
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import time
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from quip import clock
 from quip.batch import Batches
 from quip.client import Client, Passing
 from quip.endpoints import api_key
@@ -63,6 +65,7 @@ class Asking:
         self.pending: set[str] = set()
         self.in_flight: set[asyncio.Task[None]] = set()
         self.reasons = Counter[str]()
+        self.timings = Counter[str]()
         self.done = self.failed = self.answered = 0
         self.reserved = 0.0
 
@@ -74,8 +77,9 @@ class Asking:
                 self.check_prices()
                 one_token = self.settings.embedded and first[1].max_tokens == 1
                 self.ceiling = 1 if one_token else self.settings.concurrency
-                with self.oracle.address() as base_url:
+                with clock.within("asking"), self.oracle.address() as base_url:
                     asyncio.run(self.ask_all(base_url, chain([first], missing)))
+                clock.divide("asking", +self.timings or {"calls": 1.0})
         self.tell()
 
     def missing(self, requests: Iterable[Request]) -> Iterator[Item]:
@@ -238,7 +242,9 @@ class Asking:
             body = self.way.body(request, self.settings.model)
             content, headers = await self.client.ask(body, self.way.path)
             self.gate.heed(headers, tokens)
-            return self.way.read(content, request, self.expected())
+            reply = self.way.read(content, request, self.expected())
+            self.timings.update(timings(content) if self.settings.embedded else {})
+            return reply
         except Passing as error:
             if error.busy:
                 self.gate.busy(error.wait)
@@ -330,3 +336,10 @@ class Asking:
             print(f"{name}: {self.note()}, {self.failed:,} rows set aside")
             for reason, count in self.reasons.most_common(3):
                 print(f"  {count:,} x {reason}")
+
+
+def timings(content: bytes) -> dict[str, int]:
+    """Microseconds of prompt reading and of generation in a reply of llama.cpp's server."""
+    found = json.loads(content).get("timings") or {}
+    names = {"reading": "prompt_ms", "generation": "predicted_ms"}
+    return {part: round(1000 * found.get(name, 0.0)) for part, name in names.items()}

@@ -20,6 +20,10 @@ TERMS = {
 """The glossary's entry of a panel of a training curve; `loss` of the rest."""
 
 
+MOST_POINTS = 2000
+"""Of an arm in a scatter: more would only make the page large."""
+
+
 class Drawing(NamedTuple):
     name: str
     section: str
@@ -166,12 +170,15 @@ def draw_positions(found: Evidence) -> Iterator[Drawing]:
     points = {arm: pairs for arm, pairs in points.items() if pairs}
     if points:
         share = page.first_named([point for pairs in points.values() for point in pairs])
+        step = -(-max(map(len, points.values())) // MOST_POINTS)
+        shown = {arm: pairs[::step] for arm, pairs in points.items()}
+        every = "Every verdict" if step == 1 else f"One verdict in {step}"
         yield Drawing(
             "positions",
             "critic",
-            figures.positions("positions", points),
+            figures.positions("positions", shown),
             f"Scatter of both orders; {findings.percent(share)} of the answers name the first text",
-            f"Every verdict on {SPLIT} once. Off the diagonal is position bias: "
+            f"{every} on {SPLIT} once. Off the diagonal is position bias: "
             f"{findings.percent(share)} of all answers name the text that is shown first.",
             "position_bias",
         )

@@ -7,11 +7,13 @@ length out of the score, and with it whatever is really better because it is lon
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 RESAMPLES = 1000
+NUMBERS = 2**18
+"""Of an array at once, or one resample's."""
 STEPS = 25
 RIDGE = 1.0
 """Of the slope: inputs as long as each other say little of it."""
@@ -32,7 +34,9 @@ def controlled(
     words. With lengths all alike it is the plain score.
     """
     rows = sorted(zip(points, ratios, strict=True))  # the order of the inputs plays no part
-    return with_interval(scores(rows, draws(len(rows), seed)))
+    return with_interval(
+        np.concatenate([scores(rows, weights) for weights in draws(len(rows), seed)])
+    )
 
 
 def difference(
@@ -41,15 +45,26 @@ def difference(
     """`controlled` of `one` minus that of `other`, (points, ratio) of the same inputs in the same
     order; the bootstrap draws each input for both."""
     pairs = sorted(zip(one, other, strict=True))
-    weights = draws(len(pairs), seed)
     first, second = ([pair[side] for pair in pairs] for side in (0, 1))
-    return with_interval(scores(first, weights) - scores(second, weights))
+    return with_interval(
+        np.concatenate(
+            [
+                scores(first, weights) - scores(second, weights)
+                for weights in draws(len(pairs), seed)
+            ]
+        )
+    )
 
 
-def draws(n: int, seed: int) -> np.ndarray:
-    """How often each input counts, (1 + RESAMPLES, n): once in the first row, then as drawn."""
-    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
-    return np.vstack([np.ones(n), drawn])
+def draws(n: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each input counts: 1 + RESAMPLES rows of n, once in the first row, then as drawn;
+    in parts of at most NUMBERS, so that memory does not grow with n."""
+    random = np.random.default_rng(seed)
+    part = max(1, NUMBERS // n)
+    for start in range(0, RESAMPLES, part):
+        size = min(part, RESAMPLES - start)
+        drawn = random.multinomial(n, np.full(n, 1 / n), size=size)
+        yield drawn.astype(float) if start else np.vstack([np.ones(n), drawn])
 
 
 def with_interval(values: np.ndarray) -> tuple[float, list[float]]:

@@ -11,13 +11,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from filelock import FileLock
 
-from quip import engine, stage
+from quip import clock, engine, stage
 from quip.asking import CHAT, Asking, Way
 from quip.endpoints import Budget, Endpoint, budget, endpoint
 from quip.ledger import Ledger
@@ -69,7 +69,10 @@ class Oracle:
         if not self.settings.embedded:
             yield self.settings.base_url
             return
-        with engine.serving(self.settings.model, self.settings.concurrency) as base_url:
+        with ExitStack() as stack:
+            with clock.within("start"):
+                serving = engine.serving(self.settings.model, self.settings.concurrency)
+                base_url = stack.enter_context(serving)
             yield base_url
 
     def spent(self) -> dict[str, float | str]:

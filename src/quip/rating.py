@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-RESAMPLES = 1000
+from quip.length import draws
+
 STEPS = 2000
 CLOSE = 1e-7
 PRIOR = 0.5
@@ -39,17 +40,15 @@ def ratings(verdicts: Sequence[Verdict], anchor: str, seed: int) -> dict[str, di
     verdicts = [row for row in verdicts if row.a in names and row.b in names]
     if not verdicts:
         return {}
-    inputs = sorted({row.input for row in verdicts})
+    inputs = {name: at for at, name in enumerate(sorted({row.input for row in verdicts}))}
     place = {name: number for number, name in enumerate(names)}
     wins = np.zeros((len(inputs), len(names), len(names)))
     for row in verdicts:
-        at, a, b = inputs.index(row.input), place[row.a], place[row.b]
+        at, a, b = inputs[row.input], place[row.a], place[row.b]
         wins[at, a, b] += row.points
         wins[at, b, a] += 1 - row.points
-    n = len(inputs)
-    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
-    weights = np.vstack([np.ones(n), drawn])
-    logs = fit(np.einsum("rn,nij->rij", weights, wins) + PRIOR * met(wins))
+    drawn = [np.einsum("rn,nij->rij", weights, wins) for weights in draws(len(inputs), seed)]
+    logs = fit(np.concatenate(drawn) + PRIOR * met(wins))
     points = 400 / np.log(10) * (logs - logs[:, [place[anchor]]])
     low, high = np.quantile(points[1:], [0.025, 0.975], axis=0)
     total = wins.sum((0, 2)) + wins.sum((0, 1))

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from quip import clock
 from quip.errors import QuipError
 
 
@@ -49,7 +50,8 @@ def arguments(
 def run(main: Callable[[], None]) -> None:
     """Run a stage under its lock. Exit codes: 0 done, 2 params or data, 3 endpoint; a line each."""
     name = os.environ.get("DVC_STAGE") or Path(sys.argv[0]).stem
-    started = time.time()
+    clock.started()
+    began = time.monotonic() - time.process_time()
     try:
         with holding(name) if alone() else nullcontext():
             main()
@@ -66,7 +68,7 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         fail(f"{name}: interrupted. `dvc repro` goes on from here.", 130)
     if alone():
-        note_time(name, time.time() - started)
+        note_time(name, time.monotonic() - began)
 
 
 def alone() -> bool:
@@ -100,9 +102,24 @@ def holding(name: str) -> Iterator[None]:
 
 def note_time(name: str, seconds: float) -> None:
     """Append to the local clock that `quip times` reads. Never a stage's output."""
-    line = json.dumps({"stage": name, "seconds": round(seconds, 2), "at": round(time.time())})
+    entry = {"stage": name, "seconds": round(seconds, 2), "at": round(time.time(), 2)}
+    line = json.dumps({**entry, "parts": clock.parts(), "repro": repro_began()})
     with state("times.jsonl").open("a", encoding="utf-8") as handle:
         handle.write(line + "\n")
+
+
+def repro_began() -> float | None:
+    """When the DVC command began that runs this stage (seconds since 1970); None without one."""
+    if "DVC_STAGE" not in os.environ:
+        return None
+    import psutil
+
+    try:
+        ancestors = psutil.Process().parents()
+        dvc = [p for p in ancestors if any(Path(w).stem == "dvc" for w in p.cmdline()[:3])]
+        return round(dvc[0].create_time(), 2) if dvc else None
+    except psutil.Error:
+        return None
 
 
 def say(name: str, counts: dict[str, int], examples: dict[str, str] | None = None) -> None:

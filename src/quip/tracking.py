@@ -23,7 +23,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from quip import outbox
+from quip import clock, outbox
 from quip import stage as harness
 from quip.errors import DataError, QuipError
 from quip.lineage import data_hash, git_commit
@@ -271,7 +271,8 @@ class Run:
     def attempt(self, action: Callable[[], object]) -> bool:
         """Whether `action` could be done."""
         try:
-            action()
+            with clock.within("mlflow"):
+                action()
         except Exception as error:  # a mirror that breaks must never break what it mirrors
             if not self.warned:
                 print(unreachable(error, "Training goes on"), file=sys.stderr)
@@ -300,7 +301,8 @@ def run(stage: str, params: Mapping[str, Scalar], data: Mapping[str, Path]) -> I
     live.attempt(lambda: live.note("inputs", inputs=inputs(data)))
     live.flush()
     try:
-        yield live
+        with clock.within("training"):
+            yield live
     except BaseException as error:
         live.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
@@ -469,7 +471,8 @@ def clean(text: str) -> str:
 def required() -> Iterator[Store]:
     """An open store for work that is pointless without one. Raises TrackingError in one line."""
     try:
-        yield opened()
+        with clock.within("mlflow"):
+            yield opened()
     except failures() as error:
         raise TrackingError(unreachable(error, "Nothing is lost")) from error
 

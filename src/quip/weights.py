@@ -24,6 +24,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from quip import clock
 from quip.download import all_kept, from_hub, from_packages, note
 from quip.errors import WeightsError
 from quip.params import nearest
@@ -37,6 +38,7 @@ def path(name: str) -> Path:
     Fetches what is missing. Raises WeightsError when `name` is not pinned, when a file cannot be
     had, or when a file is not the pinned one (it is then moved aside); OSError on a full disk.
     """
+    clock.started(by_load=True)
     model, folder = pinned(name), cache() / name
     if not ready(model, folder):
         with locked(name):
@@ -50,6 +52,7 @@ def student_base(name_or_path: str) -> str:
 
     Raises WeightsError as `path` does, and for a folder that does not exist.
     """
+    clock.started(by_load=True)
     if name_or_path == STUDENT:
         return str(converted())
     if name_or_path and Path(name_or_path).is_dir():

@@ -23,7 +23,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from quip import card, model_page, promotions, registry, stage, tracking, trail
+from quip import card, model_page, promotions, registry, stage, times, tracking, trail
 from quip.agreement import trusted
 from quip.costs import costs
 from quip.documents import read_json
@@ -54,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     digests = {arm: checked_digest(args, arm) for arm in arms}
     references = read_rows(args.references, Reference)
+    took = times.figures(stage.state("times.jsonl"), "register")
     # Two experiments that end at once would otherwise both find no version and make one each.
     with FileLock(stage.state("register.lock")), tracking.required() as store:
         versions = {}
@@ -73,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
             model_page.describe(store, params.name, version, facts)
             model_page.log_training_data(store, version, facts.run["stage"], facts.made)
-            figures = {**results(arm, wtr, critic), **spent(ledger)}
+            figures = {**results(arm, wtr, critic), **spent(ledger), **took}
             model_page.log_results(store, version, figures, Path(args.references), references)
             answers = read_rows(Path(args.responses, f"{arm}.jsonl"), Response)
             model_page.log_samples(store, version, references, answers)

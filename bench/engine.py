@@ -1,0 +1,161 @@
+"""The embedded critic against the engine's own limit, its prompt cache, and its threads.
+
+    python bench/engine.py       # needs the weights; about five minutes
+
+The same comparisons, in turns: by the project's client, as a stage asks them, and posted to the
+engine as token ids, with nothing else to do than to compute, one at a time and in all slots at
+once. The faster of these two is the limit (the engine comes as a library without its batched
+benchmark). Both must name the same text. Then the same with one thread, two, and all cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+import urllib.request
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import chdir
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import guard
+import yaml
+
+from quip import clock, engine, oracle
+from quip.critic import questions
+from quip.prompts import read
+from quip.replies import Request
+
+GOLD = Path(__file__).parent.parent / "data" / "raw" / "gold.jsonl"
+MODEL = "qwen2.5-coder-1.5b-instruct-q4_k_m"
+ROUNDS, PAIRS, SLOTS = 5, 6, 6
+"""Rounds, pairs a round (two calls each), endpoints.embedded.concurrency."""
+
+
+class Asked(NamedTuple):
+    """What some calls took, without the engine's start, and the first token of each answer."""
+
+    seconds: float
+    answers: list[str]
+    cached: float = 0.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    rounds = parser.parse_args().rounds
+    print(f"{guard.hardware()}; {2 * PAIRS} comparisons a round", flush=True)
+    asked = [comparisons(number) for number in range(rounds + 1)]
+    with tempfile.TemporaryDirectory() as folder, chdir(folder):
+        sections = {"base_url": "embedded", "model": MODEL, "concurrency": SLOTS}
+        Path("params.yaml").write_text(yaml.safe_dump({"endpoints": {"embedded": sections}}))
+        found = [
+            {"ours": ours(one), "one at a time": limit(one, 1), "all slots": limit(one, SLOTS)}
+            for one in asked[:rounds]
+        ]
+        share = told(found)
+        threads = {n: limit(asked[-1], 1, n).seconds for n in sorted({1, 2, engine.cores()})}
+    for count, seconds in threads.items():
+        print(f"  {count} threads: {2 * PAIRS / seconds:.2f} calls a second")
+    chosen = engine.cores()
+    guard.finish(
+        {
+            "embedded critic, share of the engine's limit": share,
+            "embedded critic, all cores over one thread": threads[1] / threads[chosen],
+        }
+    )
+
+
+def told(found: Sequence[dict[str, Asked]]) -> float:
+    """Print calls a second; the median share of the limit that the client reaches."""
+    shares = []
+    for way in found[0]:
+        rate = statistics.median(2 * PAIRS / one[way].seconds for one in found)
+        equal = [
+            a == b
+            for one in found
+            for a, b in zip(one["ours"].answers, one[way].answers, strict=True)
+        ]
+        same = statistics.mean(equal)
+        print(f"  {way:<14} {rate:.2f} calls a second, {same:.0%} the same answer")
+    for one in found:
+        best = min(seconds for way, (seconds, *_) in one.items() if way != "ours")
+        shares.append(best / one["ours"].seconds)
+    cached = statistics.median(one["ours"].cached for one in found)
+    print(f"  share of prompt tokens from the cache {cached:.0%}")
+    spent = clock.spent
+    told_apart = spent["reading"] + spent["generation"]
+    reading = spent["reading"] / told_apart if told_apart else float("nan")
+    print(f"  share of the calls' time in reading prompts, by the engine's count {reading:.0%}")
+    return statistics.median(shares)
+
+
+def comparisons(number: int) -> list[Request]:
+    """Both orders of PAIRS gold pairs of the tuning half, other ones in each round."""
+    pairs = [json.loads(line) for line in GOLD.read_text(encoding="utf-8").splitlines()]
+    pairs = [pair for pair in pairs if pair["half"] == "tune"][number :: ROUNDS + 1][:PAIRS]
+    prompt = read("critic_paper")
+    return [
+        request
+        for pair in pairs
+        for first, second in (("better", "worse"), ("worse", "better"))
+        for request in questions(prompt, pair["literal"], pair[first], pair[second], 1, True)
+    ]
+
+
+def ours(asked: Sequence[Request]) -> Asked:
+    """As a stage asks; the store has none of them."""
+    with oracle.connect("embedded") as model:
+        start = clock.spent["start"]
+        began = time.perf_counter()
+        replies = list(model.ask(asked, "bench"))
+        seconds = time.perf_counter() - began - (clock.spent["start"] - start)
+        counts = model.ledger.counts
+    answers = [reply.text.strip() for reply in replies if reply]
+    return Asked(seconds, answers, counts["cached_tokens"] / counts["prompt_tokens"])
+
+
+def limit(asked: Sequence[Request], at_once: int, threads: int | None = None) -> Asked:
+    """The engine alone: prompts as token ids, so many at once."""
+    cores = engine.cores
+    engine.cores = lambda: threads or cores()
+    try:
+        with engine.serving(MODEL, SLOTS) as url, ThreadPoolExecutor(at_once) as pool:
+            root = url.removesuffix("/v1")
+            tokens = [tokens_of(root, request) for request in asked]
+            began = time.perf_counter()
+            answers = list(pool.map(lambda prompt: complete(root, prompt), tokens))
+            return Asked(time.perf_counter() - began, answers)
+    finally:
+        engine.cores = cores
+
+
+def tokens_of(root: str, request: Request) -> list[int]:
+    messages = [{"role": role, "content": text} for role, text in request.messages]
+    prompt = post(f"{root}/apply-template", {"messages": messages})["prompt"]
+    asked = {"content": prompt, "add_special": True, "parse_special": True}
+    found: list[int] = post(f"{root}/tokenize", asked)["tokens"]
+    return found
+
+
+def complete(root: str, tokens: Sequence[int]) -> str:
+    wanted = {"n_predict": 1, "temperature": 0.0, "cache_prompt": True, "n_probs": 20}
+    return str(post(f"{root}/completion", {"prompt": tokens, **wanted})["content"]).strip()
+
+
+def post(url: str, document: dict[str, Any]) -> dict[str, Any]:
+    kind = {"Content-Type": "application/json"}
+    message = urllib.request.Request(url, json.dumps(document).encode(), kind)
+    with urllib.request.urlopen(message) as answer:
+        found: dict[str, Any] = json.loads(answer.read())
+    return found
+
+
+if __name__ == "__main__":
+    main()
