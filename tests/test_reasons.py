@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from conftest import CRITIC_PROMPT, Body, ChatServer, shown
 from quip import oracle
-from quip.critic import Comparison, compare, content_free, put
+from quip.critic import INSIST, Comparison, compare, content_free, put
 from quip.errors import DataError
 from quip.kinds import CriticParams
 from quip.records import Answer, Critique
@@ -146,6 +146,30 @@ def test_without_log_probabilities_reasons_are_sampled(
     assert len(server.asked) == 6
     assert row.forward == Answer(p_first=0.8, source="samples", raw=row.forward.raw)
     assert row.backward.p_first == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("logprobs", [True, False])
+def test_a_reason_without_a_choice_is_asked_for_the_choice_alone(
+    server: ChatServer, reason_project: Callable[[bool], None], logprobs: bool
+) -> None:
+    """What it chooses then is the answer; one that has chosen is not asked again."""
+
+    def forgetful(body: Body) -> tuple[int, bytes]:
+        if body["messages"][-1]["content"] == INSIST:
+            return 200, reasoned(("2", {"2": math.log(0.7), "1": math.log(0.3)}))
+        first = shown(body)[1]
+        return (200, reasoned(*REASON)) if first == "joke" else funny(body)
+
+    server.answer = forgetful
+    reason_project(logprobs)
+    row = ask()
+    assert row.forward.p_first == pytest.approx(0.3 if logprobs else 0.2)
+    assert row.backward.p_first == pytest.approx(1 / 3 if logprobs else 0.2)
+    assert (row.forward.raw or "").startswith("Choice 2 is flat.")
+    again = [body for body in server.asked if body["messages"][-1]["content"] == INSIST]
+    assert len(again) == (1 if logprobs else 3)
+    assert again[0]["messages"][-2] == {"role": "assistant", "content": "Choice 2 is flat."}
+    assert again[0]["max_tokens"] == (1 if logprobs else 8)
 
 
 def test_a_reason_without_a_choice_is_unread(

@@ -18,13 +18,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from quip import oracle, prompts
-from quip.asking import CHAT
 from quip.errors import DataError
 from quip.kinds import ASKED, LEARNED, PANEL, CriticParams, named, prompt_of
 from quip.oracle import Oracle
@@ -38,6 +37,7 @@ __all__ = ["ASKED", "LEARNED", "PANEL", "Comparison", "CriticParams", "ask", "co
 TOP_LOGPROBS = 20
 REASON_TOKENS = 80
 """A reason of 20 words, a choice, and room."""
+INSIST = "So which choice is better? Answer with its number alone: 1 or 2."
 NUMBER = re.compile(r"(?<![\w.,])[-\u2212]?\d+(?:[.,]\d+)*\b")
 EMPTY = ("N/A", "[MASK]", "")
 """Texts that say nothing (Zhao et al. 2021), to measure a critic's lean to one position."""
@@ -130,8 +130,34 @@ def compare(
         for first, second in ((pair.a, pair.b), (pair.b, pair.a))
         for request in questions(messages, pair.literal, first, second, samples, logprobs, reason)
     )
-    replies = oracle.ask(requests, what, 2 * each * len(asked), REASONED if reason else CHAT)
+    total = 2 * each * len(asked)
+    replies = reasoned(oracle, requests, what) if reason else oracle.ask(requests, what, total)
     return [answered(pair, oracle.name, replies, each, reason) for pair in pairs]
+
+
+def reasoned(oracle: Oracle, requests: Iterable[Request], what: str) -> Iterator[ModelReply | None]:
+    """Answers with a reason. One that ends without a choice (a small model's often do: cut off, or
+    content with its reason) is answered for the choice alone, once, its reason before its eyes."""
+    asked = list(requests)
+    replies = list(oracle.ask(asked, what, len(asked), REASONED))
+    again = {
+        i: Request(
+            (*request.messages, ("assistant", reply.text.strip()), ("user", INSIST)),
+            max_tokens=1 if request.top_logprobs else 8,
+            temperature=request.temperature,
+            seed=request.seed,
+            top_logprobs=request.top_logprobs,
+            cut_off=True,
+        )
+        for i, (request, reply) in enumerate(zip(asked, replies, strict=True))
+        if reply is not None and final_choice(reply.text) is None
+    }
+    choices = oracle.ask(again.values(), f"{what}, the choice alone", len(again))
+    for i, choice in zip(again, choices, strict=True):
+        reply = replies[i]
+        if choice is not None and reply is not None:
+            replies[i] = choice.model_copy(update={"text": f"{reply.text}\n{choice.text}"})
+    return iter(replies)
 
 
 def questions(
@@ -170,7 +196,7 @@ def content_free(params: CriticParams) -> float:
             for request in questions(messages, text, text, text, params.samples, logprobs, reason)
         ]
         what = f"{named(params)} on empty texts"
-        replies = model.ask(asked, what, len(asked), REASONED if reason else CHAT)
+        replies = reasoned(model, asked, what) if reason else model.ask(asked, what, len(asked))
         answers = [read([next(replies) for _ in range(each)], reason) for _ in EMPTY]
     read_ones = [answer.p_first for answer in answers if answer.p_first is not None]
     if not read_ones:
