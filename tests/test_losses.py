@@ -100,18 +100,11 @@ def test_dpo_loss_equals_trl_s_on_the_same_model_and_batch(
     with torch.no_grad():
         for parameter in moved.model.parameters():
             parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
-    reference = student.load(tiny_student)
     settings = align.Dpo(beta=0.3, loss_type=[term], label_smoothing=smoothing, **SETTINGS)
     shared = {"output_dir": str(tmp_path), "report_to": "none", "use_cpu": True, "bf16": False}
     shared |= {"per_device_train_batch_size": 3, "gradient_checkpointing": False}
-    trainer = align.dpo_trainer(
-        student.Student(moved.model, moved.tokenizer),
-        pairs,
-        shared,
-        None,
-        settings,
-        reference.model,
-    )
+    trainer = align.dpo_trainer(student.load(tiny_student), pairs, shared, None, settings)
+    trainer.model.load_state_dict(moved.model.state_dict())
     batch = next(iter(trainer.get_train_dataloader()))
     theirs = trainer.compute_loss(trainer.model, batch).item()
 

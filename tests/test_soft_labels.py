@@ -61,9 +61,8 @@ def loss(
     folder: Path, rows: list[Preference], smoothing: Smoothing, term: str = "sigmoid"
 ) -> float:
     """What quip's own loop minimises, on one batch of all rows."""
-    reference = student.load(folder)
-    objective = dpo_objective(moved(folder), reference, rows, PARAMS, BETA, smoothing, {term: 1.0})
-    terms, _ = objective.loss(referenced(reference, rows, PARAMS))
+    objective = dpo_objective(moved(folder), rows, PARAMS, BETA, smoothing, {term: 1.0})
+    terms, _ = objective.loss(referenced(student.load(folder), rows, PARAMS))
     return float(sum(term.value.item() for term in terms))
 
 
@@ -104,7 +103,7 @@ def test_a_pair_of_which_the_critic_is_not_sure_at_all_teaches_nothing(folder: P
     def push(confidence: float) -> float:
         one, rows = student.load(folder), pairs(confidence)
         one.model.eval()
-        objective = dpo_objective(one, one, rows, PARAMS, BETA, "confidence", {"sigmoid": 1.0})
+        objective = dpo_objective(one, rows, PARAMS, BETA, "confidence", {"sigmoid": 1.0})
         sum(term.value for term in objective.loss(objective.rows)[0]).backward()
         gradients = [p.grad.norm() for p in one.model.parameters() if p.grad is not None]
         return float(torch.stack(gradients).norm())
@@ -148,9 +147,8 @@ def by_trl(
     )
     shared = {"output_dir": str(out), "report_to": "none", "use_cpu": True, "bf16": False}
     shared |= {"per_device_train_batch_size": 3, "gradient_checkpointing": False}
-    trainer = align.dpo_trainer(
-        moved(folder), rows, shared, None, settings, student.load(folder).model
-    )
+    trainer = align.dpo_trainer(student.load(folder), rows, shared, None, settings)
+    trainer.model.load_state_dict(moved(folder).model.state_dict())
     batch = next(iter(trainer.get_train_dataloader()))
     return float(trainer.compute_loss(trainer.model, batch).item())
 

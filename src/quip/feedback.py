@@ -49,7 +49,6 @@ class Taught(NamedTuple):
 
 def dpo_objective(
     student: Student,
-    reference: Student,
     rows: Sequence[Preference],
     params: Training,
     beta: float,
@@ -59,7 +58,8 @@ def dpo_objective(
     """`weights`: of the terms "sigmoid" (dpo_loss), "robust" (robust_dpo_loss) and "sft"
     (cross-entropy of the chosen texts). `label_smoothing`: see `doubts`.
 
-    The reference is asked once, before the first step, and is not changed.
+    The reference is the student as it is now, asked once; `quip.lending` lends it the weights of
+    another.
     """
 
     def loss(batch: Sequence[Judged]) -> tuple[list[Mean], Figures]:
@@ -90,7 +90,7 @@ def dpo_objective(
         }
         return total, {k: Mean(v.mean().item(), len(pairs)) for k, v in figures.items()}
 
-    return Objective(referenced(reference, rows, params), loss, dropout=False)
+    return Objective(referenced(student, rows, params), loss, dropout=False)
 
 
 def doubts(pairs: Sequence[Preference], smoothing: Smoothing, like: Tensor) -> float | Tensor:

@@ -52,20 +52,18 @@ class Sft(Shared, SFTTrainer):
 
 
 class Dpo(Shared, DPOTrainer):
-    """DPO on packed rows; a pair's two texts share their prompt. The reference's log-probabilities
-    are computed once, while the trainer is made, and in the same way."""
+    """DPO on packed rows; a pair's two texts share their prompt. The reference is the model as it
+    comes in (`quip.lending`): asked once, while the trainer is made, and in the same way."""
 
     def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
         """TRL hands them on in a file of the first process's temporary folder."""
-        model = self.ref_model or self.model
-        for one in {id(self.model): self.model, id(model): model}.values():
-            economise(bare(one))
+        economise(bare(self.model))
         places = launching.even(len(dataset))
         found: list[tuple[float, float]] = []
         for start in range(0, len(places), batch_size):
             rows = [dataset[i] for i in places[start : start + batch_size]]
             batch = self._prepare_inputs(self.data_collator(rows))
-            chosen, rejected = self.compute_ref_log_probs(model, batch)
+            chosen, rejected = self.compute_ref_log_probs(self.model, batch)
             found += zip(chosen.tolist(), rejected.tolist(), strict=True)
         found = launching.gathered(found)[: len(dataset)]
         dataset = dataset.add_column("ref_chosen_logps", [chosen for chosen, _ in found])

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -120,8 +121,8 @@ def by_dpo(args: Namespace, params: Any) -> tuple[Any, dict[str, str], list[Any]
     def fit(student: Any, rows: Sequence[Preference], job: Any) -> Any:
         other = None if reference == args.start else reference
         if student.family == "causal" and not smoothed(dpo):
-            return trl_dpo(dpo, params.lora, other)(student, rows, job)
-        return own_dpo(check_own(dpo), other)(student, rows, job)
+            return trl_dpo(dpo, params.lora, args.start, other)(student, rows, job)
+        return own_dpo(check_own(dpo), args.start, other)(student, rows, job)
 
     rows = read_rows(args.preferences, Preference)
     settings = {**dpo.model_dump(exclude={"loss_type", "loss_weights"}), "reference": reference}
@@ -170,35 +171,36 @@ def check_own(dpo: Dpo) -> Dpo:
     return dpo
 
 
-def own_dpo(dpo: Dpo, reference: str | None) -> Any:
+def own_dpo(dpo: Dpo, start: str, reference: str | None) -> Any:
     """By quip's own loop; without `reference` the student refers to itself as it came in."""
     from quip.feedback import dpo_objective
     from quip.looping import by_loop
-    from quip.student import load as load_student
 
     weights: dict[str, float] = dict(zip(dpo.loss_type, dpo.loss_weights, strict=True))
 
     def objective_of(student: Any, rows: Sequence[Preference], params: Any) -> Any:
-        frozen = student
-        if reference is not None:
-            frozen = load_student(reference)
-            frozen.model.to(student.model.device)
-        return dpo_objective(student, frozen, rows, params, dpo.beta, dpo.label_smoothing, weights)
+        with referring(student, start, reference):
+            return dpo_objective(student, rows, params, dpo.beta, dpo.label_smoothing, weights)
 
     return by_loop(objective_of)
 
 
-def trl_dpo(dpo: Dpo, lora: Any, reference: str | None) -> Any:
-    """By TRL's DPOTrainer; the reference's log-probabilities are computed once. Without `reference`
-    the student refers to itself as it came in."""
-    from quip.student import load as load_student
+def trl_dpo(dpo: Dpo, lora: Any, start: str, reference: str | None) -> Any:
+    """By TRL's DPOTrainer; without `reference` the student refers to itself as it came in."""
     from quip.training import by_trl
 
     def make_trainer(student: Any, rows: Sequence[Preference], shared: dict[str, Any]) -> Any:
-        frozen = load_student(reference).model if reference is not None else None
-        return dpo_trainer(student, rows, shared, lora, dpo, frozen)
+        with referring(student, start, reference):
+            return dpo_trainer(student, rows, shared, lora, dpo)
 
     return by_trl(make_trainer)
+
+
+def referring(student: Any, start: str, reference: str | None) -> Any:
+    """Both ways ask the reference once, while their objective is made: so long the student is it."""
+    from quip.lending import weights_of
+
+    return nullcontext() if reference is None else weights_of(reference, student.model, start)
 
 
 def dpo_trainer(
@@ -207,7 +209,6 @@ def dpo_trainer(
     shared: dict[str, Any],
     lora: Any,
     dpo: Dpo,
-    reference: Any = None,
 ) -> Any:
     from datasets import Dataset
     from trl import DPOConfig
@@ -217,7 +218,6 @@ def dpo_trainer(
 
     return Trainer(
         model=student.model,
-        ref_model=reference,
         args=DPOConfig(
             **shared,
             beta=dpo.beta,

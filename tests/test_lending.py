@@ -1,0 +1,124 @@
+"""A reference that is another model needs no second one: the student is lent its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from conftest import make_tiny_bart, make_tiny_student
+from quip import student
+from quip.errors import WeightsError
+from quip.feedback import both_texts
+from quip.lending import weights_of
+from quip.likelihood import forward
+from quip.losses import sequence_logps
+from quip.records import Preference
+from quip.stages import align
+
+PAIRS = [
+    Preference(input="1", literal="I ran.", chosen="My legs fled", rejected="I ran", confidence=1),
+    Preference(input="2", literal="It rained.", chosen="The sky", rejected="Rain", confidence=1),
+]
+MAKERS = {"causal": make_tiny_student, "encoder-decoder": make_tiny_bart}
+FAMILIES = pytest.mark.parametrize("family", MAKERS)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Callable[[str], tuple[Path, Path]]:
+    """A student and another of the same make."""
+
+    def make(family: str) -> tuple[Path, Path]:
+        own, other = tmp_path / "own", tmp_path / "other"
+        MAKERS[family](own)
+        moved = student.load(own)
+        with torch.no_grad():
+            for parameter in moved.model.parameters():
+                parameter += 0.05 * torch.randn_like(parameter)
+        student.save(moved, other)
+        return own, other
+
+    return make
+
+
+@torch.no_grad()
+def logps(one: student.Student) -> torch.Tensor:
+    one.model.eval()
+    return sequence_logps(*forward(one, both_texts(PAIRS), 64))[0]
+
+
+def adapted(one: student.Student) -> student.Student:
+    from peft import LoraConfig, get_peft_model
+
+    one.model = get_peft_model(one.model, LoraConfig(r=2, target_modules="all-linear"))
+    return one
+
+
+@FAMILIES
+@pytest.mark.parametrize("make", [lambda one: one, adapted], ids=["bare", "adapters"])
+def test_a_student_is_another_for_a_while_and_then_itself(
+    family: str, make: Any, folders: Callable[[str], tuple[Path, Path]]
+) -> None:
+    own, other = folders(family)
+    one = make(student.load(own))
+    before, theirs = logps(one), logps(student.load(other))
+    with weights_of(other, one.model, own):
+        assert torch.equal(logps(one), theirs)
+    assert torch.equal(logps(one), before)
+    assert not torch.allclose(before, theirs, atol=1e-2)
+
+
+def test_adapters_put_on_meanwhile_stay(folders: Callable[[str], tuple[Path, Path]]) -> None:
+    own, other = folders("causal")
+    one = student.load(own)
+    before = logps(one)
+    with weights_of(other, one.model, own):
+        adapted(one)
+    assert torch.equal(logps(one), before)
+    assert any("lora_" in name for name, _ in one.model.named_parameters())
+
+
+def test_weights_of_another_make_are_refused_and_the_student_is_itself_again(
+    folders: Callable[[str], tuple[Path, Path]], tmp_path: Path
+) -> None:
+    own, _ = folders("causal")
+    foreign = tmp_path / "foreign"
+    make_tiny_bart(foreign)
+    one = student.load(own)
+    before = logps(one)
+    with (
+        pytest.raises(WeightsError, match="foreign: no weights that fit"),
+        weights_of(foreign, one.model, own),
+    ):
+        pass
+    assert torch.equal(logps(one), before)
+
+
+@pytest.mark.parametrize("lora", [None, student.Lora(r=2, alpha=4, dropout=0.0)])
+def test_dpo_refers_to_the_reference_and_learns_from_the_start(
+    lora: Any, folders: Callable[[str], tuple[Path, Path]], tmp_path: Path
+) -> None:
+    """The log-probabilities that TRL's trainer holds are the reference's, its model is the start."""
+    own, other = folders("causal")
+    one = student.load(own)
+    dpo = align.Dpo(
+        beta=0.1,
+        loss_type=["sigmoid"],
+        loss_weights=[1.0],
+        label_smoothing=0.0,
+        ld_alpha=None,
+        reference="warm_start",
+    )
+    shared = {"output_dir": str(tmp_path / "out"), "report_to": "none", "use_cpu": True}
+    shared |= {"bf16": False, "gradient_checkpointing": False}
+    with align.referring(one, str(own), str(other)):
+        trainer = align.dpo_trainer(one, PAIRS, shared, lora, dpo)
+    asked = logps(student.load(other)).tolist()
+    assert list(trainer.train_dataset["ref_chosen_logps"]) == pytest.approx(asked[:2], abs=1e-4)
+    assert list(trainer.train_dataset["ref_rejected_logps"]) == pytest.approx(asked[2:], abs=1e-4)
+    start = logps(student.load(own)).tolist()
+    found = logps(student.Student(trainer.model, one.tokenizer)).tolist()
+    assert found == pytest.approx(start, abs=1e-4)
