@@ -17,7 +17,7 @@ from quip import prompts
 from quip.agreement import audit_summary
 from quip.critic import ask, content_free, gold_comparisons
 from quip.endpoints import endpoint
-from quip.kinds import ASKED, CriticParams, parse, spelled
+from quip.kinds import ASKED, PANEL, CriticParams, parse, spelled
 from quip.panel import GOLD, WORDS, chosen, regression
 from quip.params import load
 from quip.preference import Debias, Method, debiased, logit
@@ -53,7 +53,8 @@ def measure(
     the numbers of `debias` for each critic that has them, fitted. With `length` one more row: both
     orders and the length, by numbers fitted on as many pairs of the tuning half."""
     base, method = load("critic", CriticParams), load("debias", Debias).method
-    pairs = chosen(read_rows(GOLD, GoldPair), half, per_kind)
+    gold = read_rows(GOLD, GoldPair)
+    pairs = chosen(gold, half, per_kind)
     rows, fits = [], {}
     for name in names:
         critic = parse(spec(name), base)
@@ -62,16 +63,16 @@ def measure(
         tokens = sum(
             float(answers.spent.get(key, 0)) for key in ("prompt_tokens", "completion_tokens")
         )
-        both = calls(critic)
+        lessons = chosen(gold, "tune", critic.panel.per_kind) if critic.kind == PANEL else []
+        asked, both = len(pairs) + len(lessons), calls(critic)
         for one in METHODS if critic.kind.startswith("mcp") else ("position-free",):
             used = raw(one if one in METHODS else "log_odds", lean)
             share = 0.5 if one in ONE_ORDER else 1.0
             found = audit_summary(pairs, answers.rows, used, RESAMPLES, SEED)
-            each = share * tokens / len(pairs) if critic.kind in ASKED else 0.0
-            rows.append(Row(spelled(critic), one, found, share * both, each))
+            rows.append(Row(spelled(critic), one, found, share * both, share * tokens / asked))
         if length and critic.kind in ASKED:
-            lessons = gold_comparisons(chosen(read_rows(GOLD, GoldPair), "tune", per_kind))
-            used = fit(ask(critic, REWARD, lessons, f"{name}, to be fitted").rows, "log_odds")
+            taught = gold_comparisons(chosen(gold, "tune", per_kind))
+            used = fit(ask(critic, REWARD, taught, f"{name}, to be fitted").rows, "log_odds")
             found = audit_summary(pairs, answers.rows, used, RESAMPLES, SEED)
             each = tokens / len(pairs)
             rows.append(Row(spelled(critic), "log_odds, length", found, both, each))
