@@ -38,8 +38,8 @@ GOLD = Path(__file__).parent.parent / "data" / "raw" / "gold.jsonl"
 EPOCHS = 2
 """As align.epochs and baseline.epochs: the reference's pass is paid once for so many."""
 SAME = 1e-4
-"""How far losses may be apart in float32 at any step; in bfloat16 the mean may be as far as training
-itself allows (DRIFT)."""
+"""How far losses may be apart in float32 at any step; in bfloat16 the mean may be as far as
+training itself allows (DRIFT)."""
 DPO_BATCH, SFT_BATCH = 8, 16
 
 

@@ -101,7 +101,7 @@ def test_weights_of_another_make_are_refused_and_the_student_is_itself_again(
 def test_dpo_refers_to_the_reference_and_learns_from_the_start(
     lora: Any, folders: Callable[[str], tuple[Path, Path]], tmp_path: Path
 ) -> None:
-    """The log-probabilities that TRL's trainer holds are the reference's, its model is the start."""
+    """TRL's trainer holds the reference's log-probabilities; its model is the start."""
     own, other = folders("causal")
     one = student.load(own)
     dpo = align.Dpo(

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from quip import feedback, imitating, likelihood, looping, losses, student
+from quip import feedback, imitating, looping, student
 from quip.looping import Objective, batch_of
 from quip.records import Preference, Ranking, TrainingPair
 from quip.student import Lora, Student

@@ -197,7 +197,8 @@ def trl_dpo(dpo: Dpo, lora: Any, start: str, reference: str | None) -> Any:
 
 
 def referring(student: Any, start: str, reference: str | None) -> Any:
-    """Both ways ask the reference once, while their objective is made: so long the student is it."""
+    """Both ways ask the reference once, while their objective is made: for as long the student is
+    it."""
     from quip.lending import weights_of
 
     return nullcontext() if reference is None else weights_of(reference, student.model, start)
