@@ -38,8 +38,11 @@ def test_claim_states_the_numbers_and_that_the_interval_excludes_one_half():
         ({"j": cell(0.50, 0.58)}, "includes one half"),
         ({"j": cell(0.30, 0.44)}, "excludes one half: dpo is judged worse than sft"),
         ({"j": cell(1.0, 1.0, n=5)}, "fewer than 20 inputs this shows nothing"),
-        ({"j": cell(0.6, 0.7), "k": cell(0.4, 0.6)}, "judges do not agree, so no difference"),
-        ({"j": cell(0.6, 0.7), "k": cell(0.3, 0.4)}, "judges do not agree, so no difference"),
+        (
+            {"j": cell(0.6, 0.7), "k": cell(0.4, 0.6)},
+            "judges do not agree (j: better; k: the interval includes one half): no difference",
+        ),
+        ({"j": cell(0.6, 0.7), "k": cell(0.3, 0.4)}, "do not agree (j: better; k: worse): no diff"),
         ({"j": cell(0.6, 0.7), "k": cell(0.55, 0.6)}, "Every interval excludes one half: dpo is"),
     ],
 )

@@ -127,16 +127,27 @@ def weakest(blocks: Iterable[Numbers], split: str) -> dict[str, tuple[int, float
     return found
 
 
+IN_WORDS = {
+    "better": "better",
+    "worse": "worse",
+    "open": "the interval includes one half",
+    "longer": "not shown at equal length",
+    "unconfirmed": "not confirmed by the scores against the teacher",
+}
+
+
 def ruling(a: str, b: str, cells: Numbers, differences: Numbers | None = None) -> str:
     """A difference is claimed only when every judge sees it, in the same direction, everywhere.
 
     `cells` are the duels of a and b by judge, `differences` those of a less b against the teacher.
     """
-    seen = {direction(cell, (differences or {}).get(judge)) for judge, cell in cells.items()}
+    each = {j: direction(cell, (differences or {}).get(j)) for j, cell in cells.items()}
+    seen = set(each.values())
     if "few" in seen:
         return f"With fewer than {FEW} inputs this shows nothing either way."
     if len(seen) > 1:
-        return f"The judges do not agree, so no difference between {a} and {b} is claimed."
+        said = "; ".join(f"{judge}: {IN_WORDS[found]}" for judge, found in each.items())
+        return f"The judges do not agree ({said}): no difference between {a} and {b} is claimed."
     which = "The interval" if len(cells) == 1 else "Every interval"
     if seen == {"open"}:
         open_ = f"{which} includes one half{seen_from(cells)}"
