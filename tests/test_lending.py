@@ -10,14 +10,16 @@ import pytest
 import torch
 
 from conftest import make_tiny_bart, make_tiny_student
-from quip import student
+from quip import student, tracking
 from quip.errors import WeightsError
-from quip.feedback import both_texts
+from quip.feedback import both_texts, dpo_objective
 from quip.lending import weights_of
 from quip.likelihood import forward
+from quip.looping import minimise
 from quip.losses import sequence_logps
 from quip.records import Preference
 from quip.stages import align
+from quip.training import Job, Training
 
 PAIRS = [
     Preference(input="1", literal="I ran.", chosen="My legs fled", rejected="I ran", confidence=1),
@@ -122,3 +124,29 @@ def test_dpo_refers_to_the_reference_and_learns_from_the_start(
     start = logps(student.load(own)).tolist()
     found = logps(student.Student(trainer.model, one.tokenizer)).tolist()
     assert found == pytest.approx(start, abs=1e-4)
+
+
+@FAMILIES
+def test_quip_s_own_loop_keeps_to_the_reference_while_the_student_moves(
+    family: str, folders: Callable[[str], tuple[Path, Path]], tmp_path: Path
+) -> None:
+    """Bit for bit: the rows hold the other model's log-probabilities before and after training."""
+    own, other = folders(family)
+    one, asked, start = student.load(own), logps(student.load(other)), logps(student.load(own))
+    settings = Training(
+        epochs=3,
+        batch_size=2,
+        learning_rate=1e-3,
+        warmup_ratio=0.1,
+        max_length=64,
+        seed=1,
+        precision="fp32",
+        lora=None,
+    )
+    with align.referring(one, str(own), str(other)):
+        objective = dpo_objective(one, PAIRS, settings, 0.1, 0.0, {"sigmoid": 1.0})
+    assert torch.equal(logps(one), start)
+    minimise(one, objective, Job(settings, tmp_path / "scratch", tracking.Run()))
+    held = [row.ref_chosen for row in objective.rows] + [row.ref_rejected for row in objective.rows]
+    assert held == asked.tolist()
+    assert not torch.allclose(logps(one), start, atol=1e-2)
