@@ -27,7 +27,7 @@ $(VENV)/.ready: requirements.txt pyproject.toml
 	@touch $@
 
 weights: setup  ## fetch and check the pinned model files (1.3 GB, once for all clones)
-	$(BIN)/python -m quip.weights
+	$(BIN)/python -m quip.models.weights
 
 run: weights  ## the main job: dvc repro, then the result table
 	dvc repro

@@ -124,10 +124,10 @@ def memory() -> dict[str, Any]:
 def engine() -> dict[str, Any]:
     """Comparisons a second through the project's client and prompt, against one at a time of the
     same engine with its prompt cache off."""
-    from quip import engine as embedded
-    from quip import oracle
-    from quip.critic import questions
-    from quip.prompts import read
+    from quip.critics.multiple_choice import questions
+    from quip.llm import connection
+    from quip.llm.requests.prompts import read
+    from quip.models import llamacpp as embedded
 
     root = Path(__file__).parent.parent / "data" / "raw"
     pairs = [json.loads(line) for line in (root / "gold.jsonl").open(encoding="utf-8")]
@@ -141,7 +141,7 @@ def engine() -> dict[str, Any]:
             read("critic_paper"), pair["literal"], pair[first], pair[second], 1, True
         )
     ]
-    with oracle.connect("embedded") as model:
+    with connection.connect("embedded") as model:
         began = time.perf_counter()
         with embedded.serving(model.settings.model, 6) as url:
             start = time.perf_counter() - began
@@ -176,16 +176,16 @@ def one_by_one(url: str, asked: Sequence[Any]) -> float:
 
 
 def requests(what: str, count: int, letters: int = 60) -> Iterator[Any]:
-    from quip.replies import Request
+    from quip.llm.requests.chat import Request
 
     filler = "x" * letters
     return (Request((("user", f"{what} {i} {filler}"),), seed=i) for i in range(count))
 
 
 def ask(what: str, count: int, letters: int = 60, instant: bool = False) -> None:
-    from quip import oracle
+    from quip.llm import connection
 
-    with oracle.connect("loopback") as model:
+    with connection.connect("loopback") as model:
         if instant:
             fill(count // 2, what, letters)
         for reply in model.ask(requests(what, count, letters), "bench", total=count):
@@ -194,10 +194,10 @@ def ask(what: str, count: int, letters: int = 60, instant: bool = False) -> None
 
 def fill(count: int, what: str = "throughput", letters: int = 60) -> None:
     """Replies as the server would give them, put into the store."""
-    from quip import oracle
-    from quip.replies import ModelReply
+    from quip.llm import connection
+    from quip.llm.requests.chat import ModelReply
 
-    store = oracle.open_store()
+    store = connection.open_store()
     for request in requests(what, count, letters):
         key = request.key("m")
         if store.get(key) is None:

@@ -25,10 +25,12 @@ from typing import Any, NamedTuple
 import guard
 import yaml
 
-from quip import clock, engine, oracle
-from quip.critic import questions
-from quip.prompts import read
-from quip.replies import Request
+from quip.critics.multiple_choice import questions
+from quip.llm import connection
+from quip.llm.requests.chat import Request
+from quip.llm.requests.prompts import read
+from quip.models import hardware, llamacpp
+from quip.runtime import clock
 
 GOLD = Path(__file__).parent.parent / "data" / "raw" / "gold.jsonl"
 MODEL = "qwen2.5-coder-1.5b-instruct-q4_k_m"
@@ -60,10 +62,10 @@ def main() -> None:
             for one in asked[:rounds]
         ]
         share = told(found)
-        threads = {n: limit(asked[-1], 1, n).seconds for n in sorted({1, 2, engine.cores()})}
+        threads = {n: limit(asked[-1], 1, n).seconds for n in sorted({1, 2, hardware.cores()})}
     for count, seconds in threads.items():
         print(f"  {count} threads: {2 * PAIRS / seconds:.2f} calls a second")
-    chosen = engine.cores()
+    chosen = hardware.cores()
     guard.finish(
         {
             "embedded critic, share of the engine's limit": share,
@@ -111,7 +113,7 @@ def comparisons(number: int) -> list[Request]:
 
 def ours(asked: Sequence[Request]) -> Asked:
     """As a stage asks; the store has none of them."""
-    with oracle.connect("embedded") as model:
+    with connection.connect("embedded") as model:
         start = clock.spent["start"]
         began = time.perf_counter()
         replies = list(model.ask(asked, "bench"))
@@ -123,17 +125,17 @@ def ours(asked: Sequence[Request]) -> Asked:
 
 def limit(asked: Sequence[Request], at_once: int, threads: int | None = None) -> Asked:
     """The engine alone: prompts as token ids, so many at once."""
-    cores = engine.cores
-    engine.cores = lambda: threads or cores()
+    cores = hardware.cores
+    hardware.cores = lambda: threads or cores()
     try:
-        with engine.serving(MODEL, SLOTS) as url, ThreadPoolExecutor(at_once) as pool:
+        with llamacpp.serving(MODEL, SLOTS) as url, ThreadPoolExecutor(at_once) as pool:
             root = url.removesuffix("/v1")
             tokens = [tokens_of(root, request) for request in asked]
             began = time.perf_counter()
             answers = list(pool.map(lambda prompt: complete(root, prompt), tokens))
             return Asked(time.perf_counter() - began, answers)
     finally:
-        engine.cores = cores
+        hardware.cores = cores
 
 
 def tokens_of(root: str, request: Request) -> list[int]:

@@ -8,7 +8,7 @@ In turns, in one process, on one thread, with the inputs in the order of their f
 documentation's ways: one prompt at a time with num_return_sequences, a padded batch of prompts with
 num_return_sequences, and (for the equality) a padded batch that draws by this project's own seeds,
 so that it must write the same tokens. All sample from the same distribution, which
-tests/test_sampling.py holds.
+tests/unit/models/test_generation.py holds.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import guard
 import torch
 
-from quip import sampling, student
+from quip.core import seeds as seeds_module
+from quip.models import generation, student
 
 LITERALS = Path(__file__).parent.parent / "data" / "raw" / "literals.jsonl"
 INPUTS, K = 16, 4
@@ -60,7 +61,7 @@ def compared(name: str, ways: dict[str, tuple[Way, bool]], rounds: int) -> dict[
     same: dict[str, list[bool]] = {way: [] for way in ways}
     for number in range(rounds):
         inputs = literals[number * INPUTS : (number + 1) * INPUTS]
-        seeds = [sampling.seed_of(number, i) for i in range(INPUTS * K)]
+        seeds = [seeds_module.seed_of(number, i) for i in range(INPUTS * K)]
         texts = {}
         for way, (call, _) in ways.items():
             began = time.process_time()
@@ -83,7 +84,7 @@ def compared(name: str, ways: dict[str, tuple[Way, bool]], rounds: int) -> dict[
 
 def ways_of(one: student.Student) -> dict[str, tuple[Way, bool]]:
     sampled = {"do_sample": True, "temperature": TEMPERATURE, "top_p": TOP_P}
-    sampled |= {"top_k": sampling.TOP_K, "num_return_sequences": K}
+    sampled |= {"top_k": generation.TOP_K, "num_return_sequences": K}
 
     def one_at_a_time(inputs: Sequence[str], seeds: Sequence[int]) -> list[str]:
         return [text for literal in inputs for text in generated(one, [literal], sampled)]
@@ -93,13 +94,13 @@ def ways_of(one: student.Student) -> dict[str, tuple[Way, bool]]:
 
     def seeded(inputs: Sequence[str], seeds: Sequence[int]) -> list[str]:
         rows = [literal for literal in inputs for _ in range(K)]
-        chooser = sampling.SeededNucleus(seeds, TEMPERATURE, TOP_P)
+        chooser = generation.SeededNucleus(seeds, TEMPERATURE, TOP_P)
         return generated(one, rows, {"do_sample": False, "logits_processor": [chooser]})
 
     def ours(inputs: Sequence[str], seeds: Sequence[int]) -> list[str]:
         rows = [literal for literal in inputs for _ in range(K)]
         options = {"temperature": TEMPERATURE, "top_p": TOP_P, "max_new_tokens": NEW}
-        return sampling.sample(one, rows, seeds, **options)
+        return generation.sample(one, rows, seeds, **options)
 
     return {
         "one prompt at a time": (one_at_a_time, False),
@@ -119,7 +120,7 @@ def beam_ways(one: student.Student) -> dict[str, tuple[Way, bool]]:
         return generated(one, inputs, searched)
 
     def ours(inputs: Sequence[str], seeds: Sequence[int]) -> list[str]:
-        return sampling.respond(one, inputs, max_new_tokens=NEW, num_beams=BEAMS)
+        return generation.respond(one, inputs, max_new_tokens=NEW, num_beams=BEAMS)
 
     return {
         "one prompt at a time": (one_at_a_time, True),
@@ -138,7 +139,7 @@ def generated(one: student.Student, inputs: Sequence[str], options: dict[str, An
         **batch, **options, max_new_tokens=NEW, pad_token_id=tokenizer.pad_token_id
     )
     texts = tokenizer.batch_decode(ids[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
-    return [sampling.first_line(text) for text in texts]
+    return [generation.first_line(text) for text in texts]
 
 
 if __name__ == "__main__":

@@ -121,14 +121,14 @@ def drawn(sizes: Sequence[int], rows: Mapping[str, Sequence[Used]]) -> str:
     """Seconds by rows, both by powers of ten, with a line of slope one."""
     from matplotlib.axes import Axes
 
-    from quip import figures
+    from quip.reporting import svg_plots
 
     def draw(axes: Axes) -> None:
-        for color, (stage, used) in zip(figures.PALETTE, rows.items(), strict=False):
+        for color, (stage, used) in zip(svg_plots.PALETTE, rows.items(), strict=False):
             seconds = [one.seconds for one in used]
             axes.plot(sizes, seconds, "o-", color=color, label=stage, linewidth=1.6, markersize=4)
         linear = [size / 1000 for size in sizes]
-        axes.plot(sizes, linear, color=figures.QUIET, linewidth=1, linestyle=(0, (4, 3)))
+        axes.plot(sizes, linear, color=svg_plots.QUIET, linewidth=1, linestyle=(0, (4, 3)))
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_xticks(sizes, [*(f"{size:,}" for size in sizes[:-1]), f"\n{sizes[-1]:,}"])
@@ -140,7 +140,7 @@ def drawn(sizes: Sequence[int], rows: Mapping[str, Sequence[Used]]) -> str:
         axes.grid(linewidth=0.6)
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderpad=0)
 
-    return figures.figure("growth", 3.9, draw)
+    return svg_plots.figure("growth", 3.9, draw)
 
 
 # ---- the rows ------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ def start(versions: list[str]) -> tuple[str, subprocess.Popen[bytes]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    command = [sys.executable, "-m", "quip.cli", "serve", *versions, "--port", port]
+    command = [sys.executable, "-m", "quip.cli.main", "serve", *versions, "--port", port]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     base, end = f"http://127.0.0.1:{port}", time.monotonic() + SPARE
     while server.poll() is None and time.monotonic() < end:

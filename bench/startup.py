@@ -72,7 +72,7 @@ def compare(models: bool) -> None:
         )
         plain = {
             "import quip": timed(sys.executable, "-c", "import quip"),
-            "quip --help": timed(sys.executable, "-m", "quip.cli", "--help"),
+            "quip --help": timed(sys.executable, "-m", "quip.cli.main", "--help"),
         }
         dvc = {
             f"dvc {verb}": timed(sys.executable, "-m", "dvc", verb, where=project)
@@ -228,9 +228,9 @@ def lay_out(project: Path) -> None:
     for up to date."""
     from dvc.repo import Repo
 
-    from quip import trial
+    from quip.cli import try_run
 
-    trial.make(ROOT, project)
+    try_run.make(ROOT, project)
     with Repo(str(project)) as repo:
         stages = list(repo.index.stages)
         for item in [

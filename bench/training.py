@@ -26,12 +26,12 @@ import torch
 from datasets import Dataset
 from flops import operations
 
-from quip import student
-from quip.imitating import prompt_completion
-from quip.precision import use_bf16
-from quip.records import Preference, TrainingPair
-from quip.stages.align import pairs_of
-from quip.training import DRIFT
+from quip.core.records import Preference, TrainingPair
+from quip.models import student
+from quip.models.hardware import use_bf16
+from quip.training.dpo import pairs_of
+from quip.training.sft import prompt_completion
+from quip.training.trainer import DRIFT
 
 BASE = "smollm2-135m-instruct"
 GOLD = Path(__file__).parent.parent / "data" / "raw" / "gold.jsonl"
@@ -157,7 +157,7 @@ def peak(dtype: torch.dtype, size: int = 2048) -> float:
 def dpo(folder: str, rounds: int, plain: bool, bf16: bool = False) -> Any:
     from trl import DPOConfig, DPOTrainer
 
-    from quip.trainers import Dpo
+    from quip.training.trl_trainers import Dpo
 
     one = student.load(BASE)
     torch.set_num_threads(1)
@@ -173,7 +173,7 @@ def dpo(folder: str, rounds: int, plain: bool, bf16: bool = False) -> Any:
 def sft(folder: str, rounds: int, plain: bool, bf16: bool = False) -> Any:
     from trl import SFTConfig, SFTTrainer
 
-    from quip.trainers import Sft
+    from quip.training.trl_trainers import Sft
 
     one = student.load(BASE)
     torch.set_num_threads(1)

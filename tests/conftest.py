@@ -17,9 +17,11 @@ from typing import Any
 import pytest
 import yaml
 
-from quip import prompts, tracking, trial
-from quip.packs import overlaid
-from quip.params import read_params
+from quip.cli import try_run
+from quip.cli.skill_packs import overlaid
+from quip.core.params import read_params
+from quip.llm.requests import prompts
+from quip.tracking import mlflow_store
 
 PROJECT = Path(__file__).parent.parent
 LITERALS = PROJECT / "data" / "raw" / "literals.jsonl"
@@ -167,8 +169,8 @@ def likes(score: Callable[[str], float], lean: float = 0.0) -> Callable[[Body], 
 def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty MLflow database. Making one takes seconds, copying it nothing."""
     file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    tracking.library()
-    tracking.create_database(file)
+    mlflow_store.library()
+    mlflow_store.create_database(file)
     return file
 
 
@@ -191,10 +193,10 @@ CANARY = "-".join(("sk", "test", "planted", "canary"))  # never whole in a file 
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small project, run once with real weights and a real `dvc repro`: minutes."""
     folder = tmp_path_factory.mktemp("small")
-    trial.make(PROJECT, folder)
+    try_run.make(PROJECT, folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OPENAI_API_KEY", CANARY)
-        assert trial.repro(folder) == 0
+        assert try_run.repro(folder) == 0
     return folder
 
 
@@ -219,7 +221,7 @@ def tiny_student(tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     One thread: two of them wait for each other longer than they compute, on a busy machine.
     """
-    monkeypatch.setattr("quip.student.cores", lambda: 1)
+    monkeypatch.setattr("quip.models.student.cores", lambda: 1)
     return tiny_weights
 
 
@@ -274,7 +276,7 @@ def bart_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tiny_bart(bart_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a random little BART and a tokenizer trained on the shipped literals."""
-    monkeypatch.setattr("quip.student.cores", lambda: 1)
+    monkeypatch.setattr("quip.models.student.cores", lambda: 1)
     return bart_weights
 
 

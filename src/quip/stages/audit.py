@@ -18,15 +18,19 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field
 
-from quip import people, stage
-from quip.agreement import audit_summary
-from quip.critic import ask, content_free, gold_comparisons
-from quip.errors import DataError
-from quip.judging import JudgeParams
-from quip.kinds import ASKED, LEARNED, CriticParams, named, parse, prompt_of, spelled
-from quip.params import Section, load
-from quip.preference import Debias
-from quip.records import Critique, GoldPair, read_rows, write_json, write_rows
+from quip.core.jsonl import read_rows, write_json, write_rows
+from quip.core.params import Section, load
+from quip.core.records import Critique, GoldPair
+from quip.critics.comparison import gold_comparisons
+from quip.critics.critic import ask
+from quip.critics.critic_kinds import ASKED, LEARNED, CriticParams, named, parse, prompt_of, spelled
+from quip.critics.debiasing import Debias
+from quip.critics.judges import JudgeParams
+from quip.critics.multiple_choice import content_free
+from quip.evaluation import human_agreement
+from quip.evaluation.critic_audit import audit_summary
+from quip.runtime import stage
+from quip.runtime.errors import DataError
 
 
 class Params(Section):
@@ -37,7 +41,7 @@ class Params(Section):
     extra_pairs: Annotated[int, Field(ge=1)] | None
     """Pairs of each of them put to critics that cost calls; null: all."""
     kinds: list[str] = Field(default=[])
-    """Further critics to audit, in the short form of `quip.kinds.parse`."""
+    """Further critics to audit, in the short form of `quip.critics.critic_kinds.parse`."""
     resamples: int
     seed: int
 
@@ -68,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         part: {name: one.found for name, one in group.items()}
         for part, group in (("judges", others), ("kinds", more))
     }
-    extra = people.agreements(
+    extra = human_agreement.agreements(
         args.extra,
         {label(critic) if named(critic) in beside else named(critic): (critic, debias)}
         | beside

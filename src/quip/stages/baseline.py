@@ -13,11 +13,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from quip import launching, stage
-from quip.errors import ParamsError
-from quip.params import load
-from quip.records import Preference, TrainingPair, read_rows
-from quip.unwanted import leave_note, unwanted
+from quip.core.jsonl import read_rows
+from quip.core.params import load
+from quip.core.records import Preference, TrainingPair
+from quip.runtime import stage
+from quip.runtime.errors import ParamsError
+from quip.training import distributed
+from quip.training.skipped import leave_note, unwanted
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -25,9 +27,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = stage.arguments(__doc__, argv, *names)
     if unwanted(args.wanted):
         return leave_note(args.arm, args.model, args.curve, args.run)
-    if launching.handed_over("quip.stages.baseline", argv):
+    if distributed.handed_over("quip.stages.baseline", argv):
         return
-    from quip.imitating import Imitation, imitate
+    from quip.training.sft import Imitation, imitate
 
     class Params(Imitation):
         pass

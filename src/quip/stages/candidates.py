@@ -12,10 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from quip import launching, stage
-from quip.params import Section, load
-from quip.precision import Precision
-from quip.records import Candidate, LiteralText, Split, read_rows, write_rows
+from quip.core.jsonl import read_rows, write_rows
+from quip.core.params import Section, load
+from quip.core.records import Candidate, LiteralText, Split
+from quip.models.hardware import Precision
+from quip.runtime import stage
+from quip.training import distributed
 
 
 class Params(Section):
@@ -34,25 +36,26 @@ class Params(Section):
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    from quip import sampling, student
+    from quip.core import seeds
+    from quip.models import generation, student
 
     args = stage.arguments(__doc__, argv, "model", "prepared", "out")
-    if launching.handed_over("quip.stages.candidates", argv):
+    if distributed.handed_over("quip.stages.candidates", argv):
         return
     params = load("candidates", Params)
     slots = plan(Path(args.prepared), params)
-    share = launching.mine(slots)
-    found = sampling.sample(
-        student.load(args.model, launching.precision(params.precision)),
+    share = distributed.mine(slots)
+    found = generation.sample(
+        student.load(args.model, distributed.precision(params.precision)),
         [row.text for _, row, _ in share],
-        [sampling.seed_of(params.seed, row.id, number) for _, row, number in share],
+        [seeds.seed_of(params.seed, row.id, number) for _, row, number in share],
         temperature=params.temperature,
         top_p=params.top_p,
         max_new_tokens=params.max_new_tokens,
     )
-    texts = launching.gathered(found)
-    launching.leave()
-    if not launching.first():
+    texts = distributed.gathered(found)
+    distributed.leave()
+    if not distributed.first():
         return
     rows = [
         Candidate(input=row.id, split=split, literal=row.text, sample=number, text=text)

@@ -13,12 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from quip import stage
-from quip.critic import Comparison, CriticParams, ask
-from quip.judging import JudgeParams, verdicts
-from quip.params import load
-from quip.preference import Debias, of
-from quip.records import Candidate, Reference, read_rows, write_json, write_rows
+from quip.core.jsonl import read_rows, write_json, write_rows
+from quip.core.params import load
+from quip.core.records import Candidate, Reference
+from quip.critics.comparison import Comparison
+from quip.critics.critic import ask
+from quip.critics.critic_kinds import CriticParams
+from quip.critics.debiasing import Debias, of
+from quip.critics.judges import JudgeParams, verdicts
+from quip.runtime import stage
 
 
 def main(argv: Sequence[str] | None = None) -> None:

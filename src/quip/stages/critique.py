@@ -16,14 +16,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from quip import stage
-from quip.agreement import check_proven
-from quip.critic import CriticParams, ask, named
-from quip.documents import read_json
-from quip.errors import DataError, ParamsError
-from quip.params import load
-from quip.records import Candidate, read_rows, write_json, write_rows
-from quip.selection import Compared, CritiqueParams, choose
+from quip.core.jsonl import read_json, read_rows, write_json, write_rows
+from quip.core.params import load
+from quip.core.records import Candidate
+from quip.critics.critic import ask
+from quip.critics.critic_kinds import CriticParams, named
+from quip.critics.pair_selection import Compared, CritiqueParams, choose
+from quip.critics.unproven_gate import check_proven
+from quip.runtime import stage
+from quip.runtime.errors import DataError, ParamsError
 
 Params = CritiqueParams
 

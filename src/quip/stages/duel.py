@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 
-from quip import stage
-from quip.critic import Comparison
-from quip.judging import JudgeParams, Verdicts, verdicts
-from quip.params import load, read_params
-from quip.records import Response, read_rows, write_json, write_rows
+from quip.core.jsonl import read_rows, write_json, write_rows
+from quip.core.params import load, read_params
+from quip.core.records import Response
+from quip.critics.comparison import Comparison
+from quip.critics.judges import JudgeParams, Verdicts, verdicts
+from quip.runtime import stage
 
 
 def main(argv: Sequence[str] | None = None) -> None:

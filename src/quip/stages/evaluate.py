@@ -13,30 +13,24 @@ data/metrics/paper.md. Every number is defined in docs/METRICS.md.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from quip import leakage, paper, params, stage, written
-from quip.alarms import Limits
-from quip.differences import base_of
-from quip.documents import read_json
-from quip.errors import DataError, ParamsError
-from quip.preference import Debias
-from quip.records import (
-    Critique,
-    Meaning,
-    Outcome,
-    Reference,
-    Response,
-    atomic,
-    read_rows,
-    write_json,
-)
-from quip.standings import Cells, Counting, Standings
+from quip.core import params
+from quip.core.jsonl import atomic, read_json, read_rows, write_json
+from quip.core.records import Critique, Meaning, Reference, Response
+from quip.critics.debiasing import Debias
+from quip.evaluation import published_results, text_evaluation
+from quip.evaluation.alarms import Limits
+from quip.evaluation.leaderboard import Cells, Counting, Standings
+from quip.evaluation.metrics import preference_leakage
+from quip.evaluation.metrics.paired_differences import base_of
+from quip.reporting.results_table import OUTCOMES, flat, table
+from quip.runtime import stage
+from quip.runtime.errors import DataError, ParamsError
 
-OUTCOMES = get_args(Outcome)
 Params = Counting
 
 
@@ -55,20 +49,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     control = read_rows(verdicts / "control.jsonl", Critique)
     duels = read_rows(verdicts / "duel.jsonl", Critique) if len(arms) > 1 else []
     responses = {arm: read_rows(Path(args.responses) / f"{arm}.jsonl", Response) for arm in arms}
-    texts = written.measure(
-        written.collect(judged, responses, read_rows(args.references, Reference), control),
+    texts = text_evaluation.measure(
+        text_evaluation.collect(judged, responses, read_rows(args.references, Reference), control),
         read_rows(args.meaning, Meaning),
         read_json(Path(args.similarity)),
     )
     base = base_of(arms)
-    drifts = written.drifts(responses, base, Path(args.candidates), Path(args.rounds))
+    drifts = text_evaluation.drifts(responses, base, Path(args.candidates), Path(args.rounds))
     result = {
         **counted(
             Standings(settings, debias), judged, control, duels, base, read_roles(args.roles)
         ),
         "texts": texts,
         "length_by_round": drifts,
-        "alarms": written.marks(texts, drifts, limits, arms),
+        "alarms": text_evaluation.marks(texts, drifts, limits, arms),
         "settings": {
             **settings.model_dump(),
             "base": base,
@@ -79,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     write_json(args.out, result)
     write_plot(args.plots, result["arms"])
     with atomic(args.paper) as handle:
-        handle.write(paper.beside(result["arms"]))
+        handle.write(published_results.beside(result["arms"]))
     print(table(result))
 
 
@@ -111,7 +105,9 @@ def counted(
 def read_roles(folder: str) -> dict[str, Any]:
     """Which model plays teacher, critic and judges, from data/roles."""
     names = ("teacher", "critic", "judges")
-    return leakage.roles({name: read_json(Path(folder, f"{name}.json")) for name in names})
+    return preference_leakage.roles(
+        {name: read_json(Path(folder, f"{name}.json")) for name in names}
+    )
 
 
 def read_arms(path: Path = params.PARAMS_FILE) -> list[str]:
@@ -140,73 +136,6 @@ def write_plot(path: str, arms: dict[str, Cells]) -> None:
         rows.writerow(["arm", "split", "judge", *OUTCOMES])
         for arm, split, judge, cell in flat(arms):
             rows.writerow([arm, split, judge, *(round(cell[key], 6) for key in OUTCOMES)])
-
-
-def flat(block: dict[str, Cells]) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
-    for name, splits in block.items():
-        for split, judges in splits.items():
-            for judge, cell in judges.items():
-                yield name, split, judge, cell
-
-
-def table(result: dict[str, Any]) -> str:
-    """The summary a person reads in the terminal, one line a cell."""
-    head = f"{'':<20}{'split':<6}{'judge':<14}{'WTR':<20}{'score':<20}{'W/T/L %':<12}{'n':>5}"
-    lines = [head]
-    for title, block in (
-        ("against the teacher", "arms"),
-        ("controls", "controls"),
-        ("head to head", "duels"),
-    ):
-        if result[block]:
-            lines += [f"{title}", *(line(*row) for row in flat(result[block]))]
-    if result.get("differences"):
-        lines.append(f"less {result['settings']['base']}, against the teacher, paired by input")
-        lines += [difference(*row) for row in flat(result["differences"])]
-    lines += [f"judges {pair}: {agreed(found)}" for pair, found in result.get("judges", {}).items()]
-    lines += [
-        f"rating by {judge}, teacher 0: "
-        + ", ".join(f"{name} {row['rating']:+.0f}" for name, row in rows.items())
-        for judge, rows in result.get("ratings", {}).items()
-    ]
-    lines += [
-        f"alarm: {arm}, {name} {past['value']:.2f}, limit {past['limit']:.2f}"
-        for arm, alarms in result.get("alarms", {}).items()
-        for name, past in alarms.items()
-    ]
-    return "\n".join(lines)
-
-
-def difference(name: str, split: str, judge: str, cell: Mapping[str, Any]) -> str:
-    plain, at_length = (
-        bracket(cell[key], cell[ends])
-        for key, ends in (("difference", "ci95"), ("at_length", "at_length_ci95"))
-    )
-    return (
-        f"  {name:<18}{split:<6}{judge:<14}{plain:<21}at equal length {at_length:<21}"
-        f"Holm p {cell['p_holm']:.3f}"
-    )
-
-
-def agreed(found: Mapping[str, Any]) -> str:
-    tau = found["order_of_all"]["tau"]
-    order = (
-        "" if tau is None else f"; Kendall's tau {tau:.2f} of {found['order_of_all']['n']} rated"
-    )
-    kappa = bracket(found["kappa"], found["ci95"])
-    return f"Cohen's kappa {kappa} on {found['n']} comparisons{order}"
-
-
-def line(name: str, split: str, judge: str, cell: dict[str, Any]) -> str:
-    shares = "/".join(f"{100 * cell[key]:.0f}" for key in OUTCOMES)
-    return (
-        f"  {name:<18}{split:<6}{judge:<14}{bracket(cell['wtr'], cell['ci95']):<20}"
-        f"{bracket(cell['score'], cell['score_ci95']):<20}{shares:<12}{cell['n']:>5}"
-    )
-
-
-def bracket(value: float, ends: Sequence[float]) -> str:
-    return f"{value:.2f} [{ends[0]:.2f}, {ends[1]:.2f}]"
 
 
 if __name__ == "__main__":

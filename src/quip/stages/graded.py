@@ -1,4 +1,4 @@
-"""graded: read one file of pairs that people graded, in any known form (`quip.graded`).
+"""graded: read one file of pairs that people graded, in any known form (`quip.data.graded_pairs`).
 
 Params `graded` names the files. A malformed row stops the stage with file and line; ties are left
 out and counted.
@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from quip import graded, stage
-from quip.records import write_json, write_rows
+from quip.core.jsonl import write_json, write_rows
+from quip.data import graded_pairs
+from quip.runtime import stage
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = stage.arguments(__doc__, argv, "name", "file", "out", "metrics")
-    found = graded.read(args.file, args.name)
+    found = graded_pairs.read(args.file, args.name)
     counts = {"pairs": len(found.pairs), "ties": found.ties}
     write_rows(args.out, found.pairs)
     write_json(args.metrics, counts)

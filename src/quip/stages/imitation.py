@@ -18,23 +18,17 @@ from typing import Any
 from pydantic import Field
 from rapidfuzz import fuzz
 
-from quip import params, stage
-from quip.drops import Drops
-from quip.errors import DataError
-from quip.language import is_english
-from quip.params import Section
-from quip.parsing import parse_reply
-from quip.records import (
-    Exemplar,
-    Reference,
-    Reply,
-    TrainingPair,
-    read_rows,
-    write_json,
-    write_rows,
-)
-from quip.refusals import echoes_instructions, refuses, warns
-from quip.texts import fold, words
+from quip.core import params
+from quip.core.jsonl import read_rows, write_json, write_rows
+from quip.core.params import Section
+from quip.core.records import Exemplar, Reference, Reply, TrainingPair
+from quip.core.text import fold, words
+from quip.data.drop_counts import Drops
+from quip.data.language import is_english
+from quip.data.refusals import echoes_instructions, refuses, warns
+from quip.data.reply_parsing import parse_reply
+from quip.runtime import stage
+from quip.runtime.errors import DataError
 
 OPENING = 200  # characters of a reply in which a refusal of the whole stands
 

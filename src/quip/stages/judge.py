@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from quip import stage
-from quip.critic import Comparison
-from quip.judging import JudgeParams, verdicts
-from quip.params import load
-from quip.records import Reference, Response, read_rows, write_json, write_rows
+from quip.core.jsonl import read_rows, write_json, write_rows
+from quip.core.params import load
+from quip.core.records import Reference, Response
+from quip.critics.comparison import Comparison
+from quip.critics.judges import JudgeParams, verdicts
+from quip.runtime import stage
 
 
 def main(argv: Sequence[str] | None = None) -> None:

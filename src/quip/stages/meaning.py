@@ -15,12 +15,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from quip import stage
-from quip.records import Critique, Meaning, read_rows, write_json, write_rows
+from quip.core.jsonl import read_rows, write_json, write_rows
+from quip.core.records import Critique, Meaning
+from quip.runtime import stage
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    from quip.embedding import cosines, self_similarity, vectors
+    from quip.models.embeddings import cosines, self_similarity, vectors
 
     args = stage.arguments(__doc__, argv, "verdicts", "out", "similarity")
     texts = written(Path(args.verdicts))

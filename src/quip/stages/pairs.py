@@ -14,11 +14,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from quip import stage
-from quip.errors import DataError, ParamsError
-from quip.graded import GradedPair, to_learn, to_measure
-from quip.params import nearest, read_params
-from quip.records import read_rows, write_json, write_rows
+from quip.core.jsonl import read_rows, write_json, write_rows
+from quip.core.params import nearest, read_params
+from quip.data.graded_pairs import GradedPair, to_learn, to_measure
+from quip.runtime import stage
+from quip.runtime.errors import DataError, ParamsError
 
 
 def main(argv: Sequence[str] | None = None) -> None:

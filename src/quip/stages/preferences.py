@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from quip import stage
-from quip.errors import DataError
-from quip.params import Section, load
-from quip.preference import Debias, flipped
-from quip.ranking import decide
-from quip.records import Critique, read_rows, write_json, write_rows
+from quip.core.jsonl import read_rows, write_json, write_rows
+from quip.core.params import Section, load
+from quip.core.records import Critique
+from quip.critics.debiasing import Debias, flipped
+from quip.critics.ranking import decide
+from quip.runtime import stage
+from quip.runtime.errors import DataError
 
 
 class Params(Section):

@@ -16,17 +16,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from quip import stage
-from quip.agreement import check_proven
-from quip.critic import CriticParams, ask, named
-from quip.documents import read_json
-from quip.errors import DataError
-from quip.params import load
-from quip.preference import Debias
-from quip.ranking import decide
-from quip.records import Candidate, TrainingPair, read_rows, write_json, write_rows
-from quip.selection import CritiqueParams, choose
-from quip.unwanted import unwanted
+from quip.core.jsonl import read_json, read_rows, write_json, write_rows
+from quip.core.params import load
+from quip.core.records import Candidate, TrainingPair
+from quip.critics.critic import ask
+from quip.critics.critic_kinds import CriticParams, named
+from quip.critics.debiasing import Debias
+from quip.critics.pair_selection import CritiqueParams, choose
+from quip.critics.ranking import decide
+from quip.critics.unproven_gate import check_proven
+from quip.runtime import stage
+from quip.runtime.errors import DataError
+from quip.training.skipped import unwanted
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -23,15 +23,17 @@ from typing import Any
 
 from filelock import FileLock
 
-from quip import card, model_page, promotions, registry, stage, times, tracking, trail
-from quip.agreement import trusted
-from quip.costs import costs
-from quip.documents import read_json
-from quip.errors import DataError, ParamsError
-from quip.lineage import model_digest
-from quip.params import Section, load, read_params
-from quip.records import Reference, Response, read_rows, write_json
-from quip.registry import Student, Version, serving_options
+from quip.core.jsonl import read_json, read_rows, write_json
+from quip.core.params import Section, load, read_params
+from quip.core.records import Reference, Response
+from quip.critics.unproven_gate import trusted
+from quip.reporting import mlflow_pages, model_card
+from quip.reporting.call_costs import costs
+from quip.runtime import paths, stage, stage_times
+from quip.runtime.errors import DataError, ParamsError
+from quip.tracking import backfill, mlflow_store, provenance, registry, runs
+from quip.tracking.lineage import model_digest
+from quip.tracking.registry import Student, Version, serving_options
 
 SPLIT = "test"
 FIRST = "the first: best against the teacher on test"
@@ -54,16 +56,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     digests = {arm: checked_digest(args, arm) for arm in arms}
     references = read_rows(args.references, Reference)
-    took = times.figures(stage.state("times.jsonl"), "register")
+    took = stage_times.figures(paths.state("times.jsonl"), "register")
     # Two experiments that end at once would otherwise both find no version and make one each.
-    with FileLock(stage.state("register.lock")), tracking.required() as store:
+    with FileLock(paths.state("register.lock")), runs.required() as store:
         versions = {}
         for arm in arms:
             student = Student(arm, Path(args.models, arm), run_of(args, arm), digests[arm])
             version = registry.register(store, params.name, student, serving_options(sections))
-            trail.record(store, params.name, version, arm)
+            provenance.record(store, params.name, version, arm)
             registry.set_tags(store, params.name, version, tags(arm, wtr, critic))
-            facts = card.gather(
+            facts = model_card.gather(
                 params.name,
                 arm,
                 digests[arm],
@@ -72,20 +74,20 @@ def main(argv: Sequence[str] | None = None) -> None:
                 Path(args.runs, f"{arm}.json"),
                 sections.get("respond"),
             )
-            model_page.describe(store, params.name, version, facts)
-            model_page.log_training_data(store, version, facts.run["stage"], facts.made)
+            mlflow_pages.describe(store, params.name, version, facts)
+            mlflow_pages.log_training_data(store, version, facts.run["stage"], facts.made)
             figures = {**results(arm, wtr, critic), **spent(ledger), **took}
-            model_page.log_results(store, version, figures, Path(args.references), references)
+            mlflow_pages.log_results(store, version, figures, Path(args.references), references)
             answers = read_rows(Path(args.responses, f"{arm}.jsonl"), Response)
-            model_page.log_samples(store, version, references, answers)
+            mlflow_pages.log_samples(store, version, references, answers)
             store.client.log_artifact(version.run_id, args.report)
             store.client.log_dict(version.run_id, {"stages": ledger}, "calls.json")
             versions[arm] = version
-        trail.record_runs(store)
-        model_page.describe_project(store, params.name)
+        provenance.record_runs(store)
+        mlflow_pages.describe_project(store, params.name)
         put_up(store, params.name, [versions[arm] for arm in ranking])
         aliases = registry.aliases(store, params.name)
-        trail.link(store, params.name)
+        provenance.link(store, params.name)
     entries = {arm: entry(versions[arm], digests[arm], aliases) for arm in arms}
     write_json(args.out, entries)
     print(f"register: {params.name} {'; '.join(told(arm, entries[arm]) for arm in arms)}")
@@ -125,7 +127,7 @@ def checked_digest(args: Namespace, arm: str) -> str:
     """The digest of models/<arm>. Raises DataError when its training run made other weights."""
     digest = model_digest(Path(args.models, arm))
     pointer = Path(args.runs, f"{arm}.json")
-    if tracking.read_pointer(pointer)["model_sha256"] != digest:
+    if backfill.read_pointer(pointer)["model_sha256"] != digest:
         raise DataError(
             f"{Path(args.models, arm)}: not the weights that {pointer} names. Run `dvc repro` (or "
             "`dvc checkout`) so that both come from one training."
@@ -136,9 +138,9 @@ def checked_digest(args: Namespace, arm: str) -> str:
 def run_of(args: Namespace, arm: str) -> str:
     """The training run of the arm, complete, made from the files where the store has none."""
     file = Path(args.runs, f"{arm}.json")
-    pointer = tracking.read_pointer(file)
+    pointer = backfill.read_pointer(file)
     curve = Path(args.curves, f"{arm}.csv")
-    return tracking.backfill(pointer["stage"], curve, pointer["params"], file)
+    return backfill.backfill(pointer["stage"], curve, pointer["params"], file)
 
 
 def tags(arm: str, wtr: Mapping[str, Any], critic: Mapping[str, Any]) -> dict[str, str]:
@@ -184,13 +186,13 @@ def spent(ledger: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return {f"total/{key}": float(sum(row[key] for row in ledger)) for key in keys}
 
 
-def put_up(store: tracking.Store, name: str, ranking: Sequence[Version]) -> None:
+def put_up(store: mlflow_store.Store, name: str, ranking: Sequence[Version]) -> None:
     """Make the best version that is not champion the challenger; no other, and no champion is
     moved. Without a champion (or when its files are gone) the best becomes champion first."""
     champion = registry.champion(store, name)
     if champion is None:
         champion = ranking[0].number
-        promotions.crown(store, name, champion, None, FIRST)
+        registry.crown(store, name, champion, None, FIRST)
     others = [version for version in ranking if version.number != champion]
     registry.set_aliases(store, name, {"challenger": others[0] if others else None})
 

@@ -18,14 +18,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from pydantic import Field
 
-from quip import doubts, evidence, figures, findings, glossary, leakage, page, params, stage
-from quip.costs import costs
-from quip.drawings import Drawing, draw
-from quip.evidence import Evidence
-from quip.findings import SPLIT
-from quip.params import Section
-from quip.preference import Debias
-from quip.records import atomic
+from quip.core import params
+from quip.core.jsonl import atomic
+from quip.core.params import Section
+from quip.critics.debiasing import Debias
+from quip.evaluation.metrics import preference_leakage
+from quip.reporting import caveats, claims, glossary, run_results, svg_plots, tables
+from quip.reporting.call_costs import costs
+from quip.reporting.claims import SPLIT
+from quip.reporting.figures import Drawing, draw
+from quip.reporting.run_results import Evidence
+from quip.runtime import stage
 
 INPUTS = (
     "metrics", "curves", "verdicts", "responses", "audit", "imitation", "preferences", "roles",
@@ -44,14 +47,14 @@ class Params(Section):
 def main(argv: Sequence[str] | None = None) -> None:
     args = stage.arguments(__doc__, argv, *INPUTS, "out")
     settings = params.load("report", Params)
-    found = evidence.read(**{name: Path(getattr(args, name)) for name in INPUTS})
+    found = run_results.read(**{name: Path(getattr(args, name)) for name in INPUTS})
     drawings = list(draw(found))
     out = Path(args.out)
     for drawing in drawings:
         write(out / f"{drawing.name}.svg", drawing.svg)
     write(out / "report.html", render(found, drawings, settings.samples, params.read_params()))
     print(f"report: {out / 'report.html'} with {len(drawings)} figures.")
-    print(findings.claim(found.wtr))
+    print(claims.claim(found.wtr))
 
 
 def render(
@@ -59,32 +62,33 @@ def render(
 ) -> str:
     """The page. `count` samples are shown; `settings` is the content of params.yaml."""
     judging, critic = found.wtr["settings"], found.metrics.get("critic")
-    inputs = page.chosen(found.references, SPLIT, count)
+    inputs = tables.chosen(found.references, SPLIT, count)
     return (
         environment()
-        .get_template("page.html.j2")
+        .get_template("report.html.j2")
         .render(
-            claim=findings.claim(found.wtr),
-            doubts=doubts.doubts(found.wtr, critic, found.roles),
+            claim=claims.claim(found.wtr),
+            doubts=caveats.doubts(found.wtr, critic, found.roles),
             found=found,
             split=SPLIT,
-            verdicts=findings.verdicts(found.wtr),
-            power=findings.power(found.wtr),
-            few=findings.FEW,
+            verdicts=claims.verdicts(found.wtr),
+            power=claims.power(found.wtr),
+            few=claims.FEW,
             alarms=found.wtr.get("alarms", {}),
             limits=judging.get("alarms"),
             drifts=found.wtr.get("length_by_round", {}),
             ratings=found.wtr.get("ratings", {}),
             rated=list(dict.fromkeys(n for r in found.wtr.get("ratings", {}).values() for n in r)),
             leakage=found.wtr.get("leakage", []),
-            kin=leakage.kin(found.roles),
+            kin=preference_leakage.kin(found.roles),
             safety=found.metrics.get("safety"),
-            categories=page.categories(found.metrics.get("safety")),
+            categories=tables.categories(found.metrics.get("safety")),
             glossary=glossary.sections(),
             blocks={
-                name: page.cells(found.wtr.get(name, {})) for name in ("arms", "controls", "duels")
+                name: tables.cells(found.wtr.get(name, {}))
+                for name in ("arms", "controls", "duels")
             },
-            texts=page.texts(found.wtr.get("texts", {})),
+            texts=tables.texts(found.wtr.get("texts", {})),
             figures=[
                 {
                     "section": item.section,
@@ -95,34 +99,34 @@ def render(
                 for item in drawings
             ],
             critic=critic,
-            audits=page.audits(critic),
-            funnel=page.funnel({k: v for k, v in found.metrics.items() if k not in APART}),
+            audits=tables.audits(critic),
+            funnel=tables.funnel({k: v for k, v in found.metrics.items() if k not in APART}),
             costs=costs(found.metrics),
-            samples=page.samples(
+            samples=tables.samples(
                 inputs,
                 found.responses,
                 found.verdicts,
                 judging["tie_margin"],
                 Debias(**judging["debias"]),
             ),
-            settings=page.settings(settings),
+            settings=tables.settings(settings),
         )
     )
 
 
 def environment() -> Environment:
     made = Environment(
-        loader=PackageLoader("quip", "report"),
+        loader=PackageLoader("quip.reporting", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     made.filters.update(
-        percent=findings.percent,
-        span=findings.span,
-        outcomes=page.outcome_shares,
-        unbroken=page.unbroken,
+        percent=claims.percent,
+        span=claims.span,
+        outcomes=tables.outcome_shares,
+        unbroken=tables.unbroken,
         code=code,
     )
     return made
@@ -138,7 +142,7 @@ def code(text: str) -> Markup:
 
 
 def inline(drawing: Drawing) -> Markup:
-    return Markup(figures.inline(drawing.svg, drawing.alt))
+    return Markup(svg_plots.inline(drawing.svg, drawing.alt))
 
 
 def write(path: Path, text: str) -> None:

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from quip import launching, stage
-from quip.params import Section, load
-from quip.precision import Precision
-from quip.records import LiteralText, Response, Split, read_rows, write_rows
+from quip.core.jsonl import read_rows, write_rows
+from quip.core.params import Section, load
+from quip.core.records import LiteralText, Response, Split
+from quip.models.hardware import Precision
+from quip.runtime import stage
+from quip.training import distributed
 
 
 class Params(Section):
@@ -23,10 +25,10 @@ class Params(Section):
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    from quip import sampling, student
+    from quip.models import generation, student
 
     args = stage.arguments(__doc__, argv, "model", "prepared", "out")
-    if launching.handed_over("quip.stages.respond", argv):
+    if distributed.handed_over("quip.stages.respond", argv):
         return
     params = load("respond", Params)
     inputs = [
@@ -34,15 +36,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         for split in params.splits
         for row in read_rows(Path(args.prepared) / f"{split}.jsonl", LiteralText)
     ]
-    found = sampling.respond(
-        student.load(args.model, launching.precision(params.precision)),
-        [row.text for _, row in launching.mine(inputs)],
+    found = generation.respond(
+        student.load(args.model, distributed.precision(params.precision)),
+        [row.text for _, row in distributed.mine(inputs)],
         max_new_tokens=params.max_new_tokens,
         num_beams=params.num_beams,
     )
-    texts = launching.gathered(found)
-    launching.leave()
-    if not launching.first():
+    texts = distributed.gathered(found)
+    distributed.leave()
+    if not distributed.first():
         return
     rows = [
         Response(input=row.id, split=split, literal=row.text, text=text)

@@ -14,23 +14,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 
-from quip import stage
-from quip.graded import GradedPair
-from quip.params import load
-from quip.records import atomic, read_rows, write_json
+from quip.core.jsonl import atomic, read_rows, write_json
+from quip.core.params import load
+from quip.data.graded_pairs import GradedPair
+from quip.runtime import stage
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = stage.arguments(__doc__, argv, "pairs", "wanted", "model", "metrics")
     if not json.loads(Path(args.wanted).read_text(encoding="utf-8"))["wanted"]:
         return leave_note(args.model, args.metrics)
-    from quip import growing, reward
+    from quip.critics import reward_model
+    from quip.training import reward
 
-    params = load("reward", growing.RewardParams)
+    params = load("reward", reward.RewardParams)
     pairs = read_rows(args.pairs, GradedPair)
-    model = growing.train(pairs, params)
-    reward.save(model, args.model)
-    fitted = round(mean(growing.verdicts(model, pairs)), 4)
+    model = reward.train(pairs, params)
+    reward_model.save(model, args.model)
+    fitted = round(mean(reward.verdicts(model, pairs)), 4)
     recipe = params.model_dump(exclude={"pairs"})
     write_json(args.metrics, {"pairs": len(pairs), "fitted": fitted, **recipe})
     stage.say("reward", {"pairs": len(pairs)})

@@ -14,11 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from quip import rounds, stage
-from quip.endpoints import endpoint
-from quip.errors import ParamsError
-from quip.params import nearest, read_params
-from quip.records import write_json
+from quip.core.jsonl import write_json
+from quip.core.params import nearest, read_params
+from quip.llm.endpoints import endpoint
+from quip.runtime import stage
+from quip.runtime.errors import ParamsError
+from quip.training import rounds
 
 LEARNED = "learned"
 GROWN = {"endpoint": LEARNED, "model": "a reward model grown from the gold pairs"}

@@ -17,18 +17,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from quip import oracle, prompts, stage
-from quip.params import Section, load, read_params
-from quip.records import (
-    Reference,
-    Response,
-    Split,
-    TrainingPair,
-    read_rows,
-    write_json,
-    write_rows,
+from quip.core.jsonl import read_rows, write_json, write_rows
+from quip.core.params import Section, load, read_params
+from quip.core.records import Reference, Response, Split, TrainingPair
+from quip.evaluation.safety_screen import (
+    Flag,
+    Hit,
+    heard,
+    question,
+    read_patterns,
+    read_words,
+    screen,
 )
-from quip.screening import Flag, Hit, heard, question, read_patterns, read_words, screen
+from quip.llm import connection
+from quip.llm.requests import prompts
+from quip.runtime import stage
 
 TEACHER = "teacher"
 
@@ -113,7 +116,7 @@ def ask(params: Params, texts: Sequence[Text], categories: Sequence[str]) -> Ask
         return Asked({}, {})
     messages = prompts.read(params.prompt)
     different = [text for text in dict.fromkeys(text.text for text in texts) if text]
-    with oracle.connect(params.endpoint) as model:
+    with connection.connect(params.endpoint) as model:
         replies = list(model.ask([question(messages, text) for text in different], "safety"))
         said = {
             text: heard(reply, categories) for text, reply in zip(different, replies, strict=True)

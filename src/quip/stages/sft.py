@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from quip import launching, stage
-from quip.imitating import Imitation, imitate
-from quip.params import load
-from quip.records import Reference, TrainingPair, read_rows
+from quip.core.jsonl import read_rows
+from quip.core.params import load
+from quip.core.records import Reference, TrainingPair
+from quip.runtime import stage
+from quip.training import distributed
+from quip.training.sft import Imitation, imitate
 
 
 class Params(Imitation):
@@ -22,7 +24,7 @@ class Params(Imitation):
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = stage.arguments(__doc__, argv, "pairs", "references", "model", "curve", "run")
-    if launching.handed_over("quip.stages.sft", argv):
+    if distributed.handed_over("quip.stages.sft", argv):
         return
     params = load("sft", Params)
     pairs = read_rows(args.pairs, TrainingPair)

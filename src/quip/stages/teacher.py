@@ -16,11 +16,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, get_args
 
-from quip import oracle, prompts, stage
-from quip.errors import ParamsError
-from quip.params import Section, load
-from quip.records import Exemplar, LiteralText, Reply, Split, read_rows, write_json, write_rows
-from quip.replies import Request
+from quip.core.jsonl import read_rows, write_json, write_rows
+from quip.core.params import Section, load
+from quip.core.records import Exemplar, LiteralText, Reply, Split
+from quip.llm import connection
+from quip.llm.requests import prompts
+from quip.llm.requests.chat import Request
+from quip.runtime import stage
+from quip.runtime.errors import ParamsError
 
 
 class Params(Section):
@@ -47,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     params = load("teacher", Params)
     prefixes = make_prefixes(read_rows(args.exemplars, Exemplar), params)
     inputs = order(read_inputs(Path(args.prepared), params.train_inputs), len(prefixes))
-    with oracle.connect(params.endpoint) as teacher:
+    with connection.connect(params.endpoint) as teacher:
         asked = (request(item, prefixes[item.prefix], params) for item in inputs)
         answers = list(teacher.ask(asked, "teacher", total=len(inputs)))
     rows = [

@@ -1,0 +1,159 @@
+"""`quip calls`: look into the call store, copy it, thin it out, read it back from outputs."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from quip.runtime.errors import DataError
+
+if TYPE_CHECKING:
+    from quip.llm.reply_store import CallStore, Record
+
+DAY = 86_400.0
+
+app = typer.Typer(no_args_is_help=True, help="The replies that are paid for and kept.")
+
+
+@contextmanager
+def opened() -> Iterator[CallStore]:
+    from quip.llm.connection import open_store
+
+    store = open_store()
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+@app.command(name="list")
+def newest(n: Annotated[int, typer.Option(min=1, help="How many.")] = 20) -> None:
+    """The newest records, one a line."""
+    from collections import deque
+
+    with opened() as store:
+        for record in deque(store.records(), maxlen=n):
+            typer.echo(line(record))
+
+
+@app.command()
+def show(key: Annotated[str, typer.Argument(help="A key, or how it begins.")]) -> None:
+    """One record as JSON."""
+    with opened() as store:
+        found = [record for record in store.records() if record.key.startswith(key)]
+    if len({record.key for record in found}) != 1:
+        raise DataError(
+            f"{len(found)} records have a key that begins with '{key}'; `quip calls list` shows "
+            "keys."
+        )
+    for record in found:
+        typer.echo(json.dumps(document(record), ensure_ascii=False, indent=2))
+
+
+@app.command()
+def count() -> None:
+    """Replies and money by model and stage, and the size on disk."""
+    with opened() as store:
+        typer.echo(table(store.records()))
+        size = store.path.stat().st_size
+        each = f", {size / len(store):,.0f} bytes a reply" if len(store) else ""
+        typer.echo(
+            f"{len(store):,} replies, {size:,} bytes{each}; {store.damaged:,} damaged records, "
+            f"{len(store.batches):,} open batches, {store.money:.4f} spent"
+        )
+
+
+@app.command()
+def export(file: Annotated[Path, typer.Argument(help="A JSONL file to write.")]) -> None:
+    """Every record, as one JSON object a line."""
+    from quip.core.jsonl import atomic
+
+    with opened() as store, atomic(file) as handle:
+        for record in store.records():
+            handle.write(json.dumps(document(record), ensure_ascii=False) + "\n")
+
+
+@app.command()
+def prune(
+    model: Annotated[str | None, typer.Option(help="Only replies of this model.")] = None,
+    stage: Annotated[str | None, typer.Option(help="Only those this stage asked for.")] = None,
+    older: Annotated[float | None, typer.Option(min=0, help="Only those of DAYS ago.")] = None,
+) -> None:
+    """Drop replies; what they cost stays counted. Damaged and replaced records go, too."""
+    if (model, stage, older) == (None, None, None):
+        raise DataError("prune: say which, by --model, --stage or --older; all of them must hold.")
+    before = time.time() - (older or 0.0) * DAY
+
+    def falls(record: Record) -> bool:
+        asked = model in (None, record.model) and stage in (None, record.by)
+        return asked and record.kind == "call" and record.at <= before
+
+    with opened() as store:
+        had = len(store)
+
+        def rest(records: list[Record]) -> list[Record]:
+            kept = [record for record in records if not falls(record)]
+            return [*kept, *costs(records, kept, store.money)]
+
+        store.rewrite(rest)
+    with opened() as store:
+        typer.echo(f"{had - len(store):,} replies dropped, {len(store):,} kept")
+
+
+@app.command()
+def rebuild() -> None:
+    """Read replies back from the outputs of stages, after `dvc pull`. Stale stages are left out."""
+    from quip.cli import calls_rebuild
+
+    with opened() as store:
+        for stage, count in calls_rebuild.rebuild(store):
+            typer.echo(f"{stage}: {count}")
+
+
+def costs(records: Sequence[Record], kept: Sequence[Record], money: float) -> list[Record]:
+    """What no kept record says was spent, as one record a model and stage."""
+    from quip.llm.reply_store import Record
+
+    gone = defaultdict[tuple[str, str], float](float)
+    for record in set(records) - set(kept):
+        gone[record.model, record.by] += record.money
+    gone["", "replaced"] += money - sum(record.money for record in records)
+    return [
+        Record.now("spent", "0" * 64, model, by, spent, "")
+        for (model, by), spent in gone.items()
+        if spent > 1e-9
+    ]
+
+
+def document(record: Record) -> dict[str, Any]:
+    found = {name: value for name, value in vars(record).items() if name != "payload"}
+    if record.kind == "call":
+        return {**found, "reply": json.loads(record.payload)}
+    return {**found, "payload": record.payload}
+
+
+def line(record: Record) -> str:
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(record.at))
+    said = document(record).get("reply", {}).get("text") or record.payload
+    return f"{record.key[:12]}  {when}  {record.kind:<6}{record.model}  {record.by}  {said[:60]!r}"
+
+
+def table(records: Iterable[Record]) -> str:
+    """One line a model and stage: replies, and the money of all its records."""
+    replies, money = Counter[tuple[str, str]](), defaultdict[tuple[str, str], float](float)
+    for record in records:
+        replies[record.model, record.by] += record.kind == "call"
+        money[record.model, record.by] += record.money
+    lines = [f"{'replies':>9}{'money':>12}  model, stage"]
+    lines += [
+        f"{replies[who]:>9,}{money[who]:>12,.4f}  {', '.join(filter(None, who))}"
+        for who in sorted(money)
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,403 @@
+"""The command `quip`. Every verb imports what it needs when it runs, so that help comes at once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from typer.core import TyperGroup
+
+from quip.cli import calls, human
+from quip.runtime.errors import DataError, QuipError
+
+PARAMS = Path("params.yaml")
+WTR = Path("data/metrics/wtr.json")
+REPORT = Path("data/report/report.html")
+TRY_NEXT = (
+    'quip say "I missed my bus."                   paraphrases from the champion',
+    "mlflow ui                                      curves, lineage and versions, in the browser",
+    "dvc exp run -S dpo.beta=0.3                    another setting; `dvc exp show` compares",
+)
+
+
+class Verbs(TyperGroup):
+    """Ends a verb that raised QuipError with its one line and its exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except QuipError as error:
+            typer.echo(f"quip: {error}", err=True)
+            raise typer.Exit(error.exit_code) from None
+
+
+app = typer.Typer(
+    cls=Verbs,
+    help="Teach a small language model to be funny with a large one as teacher and critic.\n\n"
+    "First steps: `quip doctor`, then `quip try` (docs/TUTORIAL.md). Run it in a project's root.",
+    epilog="An arm is one way of training a student (sft, dpo, ...); each trained student is a "
+    "version in MLflow's registry. The champion is the version in use, the challenger the newest "
+    "rival.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(calls.app, name="calls")
+app.add_typer(human.app, name="human")
+
+
+@app.command()
+def say(
+    text: Annotated[
+        str | None, typer.Argument(help="A literal sentence; without one, a line each is read.")
+    ] = None,
+    n: Annotated[int, typer.Option(min=1, max=100, help="How many paraphrases.")] = 3,
+    seed: Annotated[int, typer.Option(help="Other seeds, other paraphrases.")] = 0,
+    arm: Annotated[
+        str | None, typer.Option(help="Ask models/ARM, not the registered champion.")
+    ] = None,
+    temperature: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            max=2.0,
+            help="Above 0 all are samples; at 0 the first is the answer that was judged.",
+        ),
+    ] = 0.0,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a sentence.")] = False,
+) -> None:
+    """Say TEXT with humor: paraphrases from the champion. Reads a terminal or a pipe, too."""
+    if text is not None and not text.strip():
+        raise DataError('TEXT is empty. Try: quip say "I missed my bus."')
+    from quip.cli import terminal_input
+    from quip.serving import paraphrase
+
+    speaker = paraphrase.speaker(arm)
+    options = {"num_return_sequences": n, "seed": seed, "temperature": temperature}
+    for literal in [text.strip()] if text else terminal_input.lines():
+        texts = [line for line in dict.fromkeys(speaker(literal, options)) if line]
+        typer.echo(terminal_input.as_json(literal, texts, seed) if json else "\n".join(texts))
+
+
+@app.command()
+def trace(
+    version: Annotated[str, typer.Argument(help="A version's number or alias.")] = "champion",
+) -> None:
+    """The code, params, data and calls that made a model VERSION."""
+    from quip.serving.paraphrase import model_name
+    from quip.tracking import provenance, runs
+
+    with runs.required() as store:
+        typer.echo(provenance.trace(store, model_name(), version))
+
+
+@app.command()
+def versions(
+    branch: Annotated[
+        str | None, typer.Option(help="Only those made in this branch (or tag, or commit).")
+    ] = None,
+) -> None:
+    """Model versions, newest first, and how each champion became that."""
+    from quip.serving.paraphrase import model_name
+    from quip.tracking import provenance, runs
+
+    with runs.required() as store:
+        typer.echo(provenance.listing(store, model_name(), branch))
+
+
+@app.command()
+def sync() -> None:
+    """Send MLflow what is kept for it; link versions to commits."""
+    from quip.serving.paraphrase import model_name
+    from quip.tracking import provenance, runs
+
+    with runs.required() as store:
+        typer.echo(provenance.sync(store, model_name()))
+
+
+@app.command()
+def promote(
+    version: Annotated[str, typer.Argument(help="A version's number or alias.")] = "challenger",
+    force: Annotated[bool, typer.Option(help="Do not ask whether it is better.")] = False,
+    reason: Annotated[str, typer.Option(help="Why it is forced; kept with the version.")] = "",
+) -> None:
+    """Make VERSION the champion, if it beats the present one.
+
+    The two are compared head to head; unless the whole interval of VERSION's score lies above one
+    half, the command says by how much it falls short and ends with 1.
+    """
+    if force != bool(reason.strip()):
+        raise DataError('--force and --reason "..." go together: a forced promotion says why.')
+    from quip.serving import promotion
+    from quip.serving.paraphrase import model_name
+    from quip.tracking import runs
+
+    with runs.required() as store:
+        typer.echo(promotion.promote(store, model_name(), version, reason.strip() or None))
+
+
+@app.command()
+def serve(
+    versions: Annotated[
+        list[str] | None,
+        typer.Argument(help="Numbers, aliases or arms; champion and challenger when left out."),
+    ] = None,
+    host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Where to listen.")] = 8000,
+    votes: Annotated[Path, typer.Option(help="Where votes are kept, as gold pairs.")] = Path(
+        "data/votes/votes.jsonl"
+    ),
+) -> None:
+    """An OpenAI-compatible endpoint and a page to compare and vote.
+
+    The page shows what two VERSIONS make of a sentence, without saying which is which.
+    """
+    import uvicorn
+
+    from quip.serving import loaded_models, paraphrase, server
+
+    paraphrase.gentle()
+    found = loaded_models.gather(versions or [])
+    typer.echo(f"quip: {', '.join(voice.name for voice in found)}")
+    typer.echo(f"quip: page http://{host}:{port}/  endpoint http://{host}:{port}/v1")
+    uvicorn.run(server.make_app(found, votes), host=host, port=port, log_level="warning")
+
+
+@app.command()
+def export(
+    student: Annotated[
+        str, typer.Argument(metavar="VERSION|ARM", help="A version's number or alias, or an arm.")
+    ],
+    out: Annotated[Path, typer.Option(help="A new folder; an earlier export is replaced.")],
+    gguf: Annotated[
+        Literal["f16", "f32"] | None,
+        typer.Option(help="Also a GGUF file for llama.cpp and Ollama, held against the student."),
+    ] = None,
+    push: Annotated[
+        str | None, typer.Option(metavar="REPO", help="Say what would go to this hub repository.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="With --push: really send it.")] = False,
+) -> None:
+    """Hand a student on: safetensors, a model card, a GGUF if wanted."""
+    if yes and not push:
+        raise DataError("--yes goes with --push REPO: it says that the export is to be sent.")
+    from quip.serving import export as exporting
+    from quip.serving import paraphrase
+
+    paraphrase.gentle()
+    paraphrase.quiet()
+    exporting.export(student, out, gguf)
+    typer.echo(exporting.told(out))
+    if push:
+        typer.echo(exporting.push(out, push, send=yes))
+
+
+@app.command()
+def plan(
+    params: Annotated[
+        Path, typer.Option(help="Another params file, such as params.paper.yaml.")
+    ] = PARAMS,
+) -> None:
+    """Calls, tokens, money and time of a run, before any is spent."""
+    from quip.cli import plan as planning
+    from quip.core.params import read_params
+
+    sections = read_params(params)
+    works = planning.plan(sections, planning.measure(sections, prepared_here=params == PARAMS))
+    typer.echo(planning.table(works, (sections.get("budget") or {}).get("money")))
+
+
+@app.command()
+def doctor() -> None:
+    """What is missing or wrong here, and how to mend it.
+
+    Looks at Python, packages, weights, params, keys, endpoints, disk, stores and locks, and changes
+    nothing. Ends with 2 when something stops a run.
+    """
+    from quip.cli import doctor as check
+
+    found = check.examine()
+    for finding in found:
+        typer.echo(finding.line())
+    if any(finding.level == "mend" for finding in found):
+        raise typer.Exit(2)
+
+
+@app.command()
+def times() -> None:
+    """Seconds and share of each stage, from its last run here."""
+    from quip.runtime import paths
+    from quip.runtime import stage_times as clock
+
+    typer.echo(clock.table(clock.read(paths.state("times.jsonl"))))
+
+
+@app.command()
+def critics(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="KIND[:QUESTION][:calibrated][/PROMPT][@ENDPOINT] each, or the name of a prompt; "
+            "every kind and question when left out."
+        ),
+    ] = None,
+    per_kind: Annotated[
+        int | None, typer.Option(help="Gold pairs of each kind; all when left out.")
+    ] = None,
+    half: Annotated[
+        Literal["tune", "held_out"], typer.Option(help="Choose on `tune`; `held_out` is to look.")
+    ] = "tune",
+    length: Annotated[
+        bool,
+        typer.Option("--length", help="Also correct the length, as fitted on the tuning half."),
+    ] = False,
+) -> None:
+    """Compare critics, prompts and debiasings on gold pairs.
+
+    Each critic answers one half of the gold pairs, with every debiasing; on the tuning half
+    `debias` is also fitted to each.
+    """
+    from quip.evaluation import critic_comparison
+
+    rows, fits = critic_comparison.measure(
+        names or critic_comparison.COMPARED, half, per_kind, length
+    )
+    typer.echo("\n".join(critic_comparison.table(rows)))
+    for name, found in fits.items():
+        typer.echo(f"{name}: debias: {found.model_dump(exclude_none=True)}")
+
+
+@app.command()
+def grow(
+    files: Annotated[list[Path], typer.Argument(help="Graded pairs to learn from.")],
+    measure: Annotated[
+        Path | None, typer.Option(help="Graded pairs to measure on; else the held-out halves.")
+    ] = None,
+    sizes: Annotated[str | None, typer.Option(help="Votes, such as 50,200,1000,all.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Critics of each size.")] = 3,
+    params: Annotated[
+        Path, typer.Option(help="Another recipe, laid over section `reward` of params.yaml.")
+    ] = PARAMS,
+    figure: Annotated[Path | None, typer.Option(help="Draw the curve into this SVG file.")] = None,
+) -> None:
+    """What 50, 200 and 1,000 of people's votes make of a critic.
+
+    Critics are grown from so many votes each and measured on pairs they never saw.
+    """
+    from quip.cli.skill_packs import overlaid
+    from quip.core.jsonl import atomic
+    from quip.core.params import check, read_params
+    from quip.evaluation import critic_learning_curve
+    from quip.reporting import svg_plots
+    from quip.training.reward import RewardParams
+
+    recipe = overlaid(read_params(), read_params(params))["reward"]
+    checked = check(recipe, RewardParams, "reward", params)
+    data = critic_learning_curve.gather(files, measure)
+    typer.echo(f"{critic_learning_curve.said(data, checked)}\n\n{critic_learning_curve.HEADER}")
+    found = []
+    for point in critic_learning_curve.points(
+        data, critic_learning_curve.sizes_of(sizes, len(data.learn)), seeds, checked
+    ):
+        typer.echo(critic_learning_curve.row(point))
+        found.append((point.size, point.mean, point.low, point.high))
+    if figure:
+        with atomic(figure) as handle:
+            handle.write(svg_plots.growth(figure.stem, found, "agreement with people"))
+
+
+@app.command(name="rounds")
+def lay_out_rounds(
+    count: Annotated[int, typer.Argument(min=1, help="How often feedback is collected.")],
+) -> None:
+    """Collect feedback COUNT times: writes rounds.yaml.
+
+    The epochs of training by feedback are shared out among the rounds.
+    """
+    from quip.core.params import read_params
+    from quip.training import rounds
+
+    found = rounds.write(count, read_params().get("arms") or [])
+    earlier = ", ".join(found["earlier"]) or "none"
+    typer.echo(f"{rounds.FILE}: rounds {count}; earlier rounds: {earlier}. Next: dvc repro")
+
+
+@app.command(name="try")
+def small(
+    pack: Annotated[
+        str | None, typer.Option(help="Another skill: a folder under packs, or a path.")
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where; .quip/try (or .quip/try-PACK) when left out.")
+    ] = None,
+) -> None:
+    """The whole pipeline on little data: a first look, in minutes.
+
+    A project of its own with what params.try.yaml changes; nothing here is touched. Its numbers
+    mean nothing.
+    """
+    from quip.cli import skill_packs, try_run
+
+    found = skill_packs.find(Path.cwd(), pack) if pack else None
+    folder = folder or Path(".quip", f"try-{found.name}" if found else "try")
+    try_run.make(Path.cwd(), folder, found)
+    code = try_run.repro(folder.resolve())
+    if code:
+        raise typer.Exit(code)
+    os.chdir(folder)
+    times()
+    results()
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="A folder that is empty or not there yet.")],
+    pack: Annotated[
+        str | None,
+        typer.Option(help="The skill to start from: a folder under packs, or a path."),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(exists=True, help="Sentences of your own: .csv, .tsv, .json, .jsonl, .txt."),
+    ] = None,
+    column: Annotated[str | None, typer.Option(help="The column of --data to read.")] = None,
+) -> None:
+    """Lay out this pipeline in FOLDER, for your data and task.
+
+    A git repository of its own, with the code, prompts, texts and params of this one or of a pack,
+    and none of its results (docs/ANOTHER_SKILL.md).
+    """
+    from quip.cli import new_project, skill_packs
+
+    project = Path.cwd()
+    found = skill_packs.find(project, pack) if pack else None
+    counts = new_project.start(project, folder, found, data, column)
+    parts = ", ".join(f"{part} {counts[part]}" for part in ("train", "val", "test"))
+    typer.echo(f"{folder}: sentences {parts}\nNext:")
+    for line in (f"cd {folder}", 'git commit --message "A student of my own"', "make run"):
+        typer.echo(f"  {line}")
+
+
+@app.command()
+def results() -> None:
+    """The table of win-tie rates with intervals, and what to try next."""
+    import json
+
+    from quip.reporting import claims
+    from quip.reporting.results_table import table
+
+    if not WTR.is_file():
+        raise DataError(f"{WTR}: no results yet. Run `make run` or `dvc repro`.")
+    found = json.loads(WTR.read_text(encoding="utf-8"))
+    typer.echo(f"{table(found)}\n\n{claims.claim(found)}\n")
+    where = REPORT if REPORT.is_file() else "not there yet: `dvc repro report`"
+    typer.echo(f"Report page: {where}\nNext, try:")
+    for number, line in enumerate(TRY_NEXT, start=1):
+        typer.echo(f"  {number}. {line}")
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,101 @@
+"""The kinds of critics, their settings, and how one is named in a word.
+
+`mcp:humor`, `cloze:calibrated`, `mcp/critic_witty@openai`: KIND[:QUESTION][:calibrated][/PROMPT]
+[@ENDPOINT]. What each kind does is in `quip.critics.critic`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from pydantic import Field
+
+from quip.core.params import Section, nearest
+from quip.runtime.errors import ParamsError
+
+Kind = Literal["mcp", "mcp_reason", "cloze", "panel", "learned"]
+Question = Literal["overall", "humor", "content"]
+LEARNED, PANEL = "learned", "panel"
+"""What these two are called among the judges."""
+ASKED = ("mcp", "mcp_reason", "cloze")
+QUESTIONS = ("overall", "humor", "content")
+PROMPTS = {"mcp": "critic_paper", "mcp_reason": "critic_reason", "cloze": "cloze"}
+"""The prompt of each kind that asks one, for the overall question; others add `_humor` or
+`_content`."""
+SPEC = re.compile(
+    r"(?P<kind>[a-z_]+)(?::(?P<question>overall|humor|content))?(?P<calibrated>:calibrated)?"
+    r"(?:/(?P<prompt>\w+))?(?:@(?P<endpoint>[\w.-]+))?"
+)
+
+
+class PanelParams(Section):
+    """What the kind `panel` puts together, and how much it is fitted on."""
+
+    signals: list[str] = Field(default=["mcp", "mcp:humor", "mcp:content", "words"], min_length=1)
+    """Critics in the short form of `parse`, or `words`, the difference in length."""
+    per_kind: int | None = 10
+    """Gold pairs of each kind, of the tuning half, that the panel is fitted on; None: all."""
+
+
+class CriticParams(Section):
+    """Section `critic`, read by `audit`, `critique`, `rank` and `control`."""
+
+    kind: Kind
+    endpoint: str
+    question: Question = "overall"
+    prompt: str | None = None
+    """A file of prompts/ for the overall question; None: the kind's own."""
+    samples: int
+    calibrated: bool = False
+    """Of cloze: whether the likelihood without question and input is subtracted."""
+    panel: PanelParams = PanelParams()
+
+
+def parse(spec: str, base: CriticParams) -> CriticParams:
+    """The critic that KIND[:QUESTION][:calibrated][/PROMPT][@ENDPOINT] names, such as
+    `cloze:humor`; what is left out is overall, not calibrated, the kind's prompt, and the endpoint
+    of `base`. Raises ParamsError."""
+    found = SPEC.fullmatch(spec)
+    known = (*ASKED, PANEL, LEARNED)
+    if found is None or found["kind"] not in known:
+        raise ParamsError(
+            f"params.yaml: '{spec}' names no critic. Form: KIND[:QUESTION][:calibrated][/PROMPT]"
+            f"[@ENDPOINT], where KIND is one of {', '.join(known)} and QUESTION one of "
+            f"{', '.join(QUESTIONS)}.{nearest(spec.split(':')[0], known)}"
+        )
+    return base.model_copy(
+        update={
+            "kind": found["kind"],
+            "question": found["question"] or "overall",
+            "calibrated": found["calibrated"] is not None,
+            "prompt": found["prompt"],
+            "endpoint": found["endpoint"] or base.endpoint,
+        }
+    )
+
+
+def spelled(critic: CriticParams) -> str:
+    """The short form of a critic, which `parse` reads; without its endpoint."""
+    if critic.kind not in ASKED:
+        return critic.kind
+    question = "" if critic.question == "overall" else f":{critic.question}"
+    calibrated = ":calibrated" if critic.kind == "cloze" and critic.calibrated else ""
+    own = critic.prompt in (None, PROMPTS[critic.kind])
+    return f"{critic.kind}{question}{calibrated}{'' if own else f'/{critic.prompt}'}"
+
+
+def named(critic: CriticParams) -> str:
+    """What this critic is called as a judge: `learned`, `panel`, the endpoint of the multiple
+    choice about the overall question, else its short form with the endpoint."""
+    if critic.kind not in ASKED:
+        return critic.kind
+    if critic.kind == "mcp" and critic.question == "overall":
+        return critic.endpoint
+    return f"{spelled(critic)}@{critic.endpoint}"
+
+
+def prompt_of(critic: CriticParams) -> str:
+    """The prompt that is asked; of an `mcp_reason` or `cloze` it must be one of that form."""
+    name = critic.prompt or PROMPTS[critic.kind]
+    return name if critic.question == "overall" else f"{name}_{critic.question}"

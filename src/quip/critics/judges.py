@@ -1,0 +1,61 @@
+"""Asking every judge of params.yaml about the same pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+from pydantic import Field
+
+from quip.core.params import Section
+from quip.core.records import Critique, Split
+from quip.critics.comparison import Comparison
+from quip.critics.learned import learned
+from quip.critics.multiple_choice import compare
+from quip.llm import connection
+from quip.runtime.errors import DataError
+
+
+class JudgeParams(Section):
+    """Section `judge`, read by `judge`, `duel` and `control`."""
+
+    endpoints: list[str]
+    learned: bool
+    """Whether the learned critic judges too, beside the endpoints."""
+    prompt: str
+    samples: int
+    splits: list[Split]
+    control_inputs: int
+    """Inputs for the A/A control and the copy baseline."""
+    duel_inputs: Annotated[int, Field(ge=1)] | None
+    """Test inputs on which an endpoint compares two arms; None: all. The learned critic, which
+    costs no call, always compares all."""
+
+
+class Verdicts(NamedTuple):
+    """What the judges said, and the ledger of each that costs calls."""
+
+    rows: list[Critique]
+    spent: dict[str, dict[str, float | str]]
+
+
+def verdicts(
+    params: JudgeParams,
+    reward: str | Path,
+    pairs: Sequence[Comparison],
+    what: str,
+    few: Sequence[Comparison] | None = None,
+) -> Verdicts:
+    """The critiques of all judges, judge by judge, in the order of `pairs`; `reward` is the folder
+    of the learned critic. Endpoints, which cost calls, are asked about `few`, if given."""
+    if not pairs:
+        raise DataError(f"{what}: there is nothing to compare (no input has a teacher reference).")
+    rows: list[Critique] = []
+    spent = {}
+    few = pairs if few is None else few
+    for name in params.endpoints:
+        with connection.connect(name) as model:
+            rows += compare(model, params.prompt, params.samples, few, f"{what} ({name})")
+            spent[name] = model.spent()
+    return Verdicts(rows + learned(reward, pairs) if params.learned else rows, spent)

@@ -1,0 +1,187 @@
+"""Multiple-choice prompting (MCP): which of two texts is better, 1 or 2?"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+
+from quip.core.records import Answer, Critique
+from quip.critics.comparison import Comparison
+from quip.critics.critic_kinds import CriticParams, named, prompt_of
+from quip.llm import connection
+from quip.llm.connection import Oracle
+from quip.llm.requests import prompts
+from quip.llm.requests.chat import ModelReply, Request
+from quip.llm.requests.protocols import REASONED, final_choice
+from quip.runtime.errors import DataError
+
+TOP_LOGPROBS = 20
+REASON_TOKENS = 80
+"""A reason of 20 words, a choice, and room."""
+
+
+INSIST = "So which choice is better? Answer with its number alone: 1 or 2."
+NUMBER = re.compile(r"(?<![\w.,])[-\u2212]?\d+(?:[.,]\d+)*\b")
+EMPTY = ("N/A", "[MASK]", "")
+"""Texts that say nothing (Zhao et al. 2021), to measure a critic's lean to one position."""
+
+
+def compare(
+    oracle: Oracle,
+    prompt: str,
+    samples: int,
+    pairs: Sequence[Comparison],
+    what: str,
+    reason: bool = False,
+) -> list[Critique]:
+    """Ask about every pair in both orders; answers in the order of `pairs`. With `reason` the
+    answer gives a short reason before its choice.
+
+    The two orders of a pair follow each other, so that an engine with a prompt cache reads the
+    literal once.
+    """
+    messages = prompts.read(prompt)
+    logprobs = oracle.settings.logprobs
+    asked = [pair for pair in pairs if pair.a != pair.b]
+    each = 1 if logprobs else samples
+    requests = (
+        request
+        for pair in asked
+        for first, second in ((pair.a, pair.b), (pair.b, pair.a))
+        for request in questions(messages, pair.literal, first, second, samples, logprobs, reason)
+    )
+    total = 2 * each * len(asked)
+    replies = reasoned(oracle, requests, what) if reason else oracle.ask(requests, what, total)
+    return [answered(pair, oracle.name, replies, each, reason) for pair in pairs]
+
+
+def reasoned(oracle: Oracle, requests: Iterable[Request], what: str) -> Iterator[ModelReply | None]:
+    """Answers with a reason. One that ends without a choice (a small model's often do: cut off, or
+    content with its reason) is answered for the choice alone, once, its reason before its eyes."""
+    asked = list(requests)
+    replies = list(oracle.ask(asked, what, len(asked), REASONED))
+    again = {
+        i: Request(
+            (*request.messages, ("assistant", reply.text.strip()), ("user", INSIST)),
+            max_tokens=1 if request.top_logprobs else 8,
+            temperature=request.temperature,
+            seed=request.seed,
+            top_logprobs=request.top_logprobs,
+            cut_off=True,
+        )
+        for i, (request, reply) in enumerate(zip(asked, replies, strict=True))
+        if reply is not None and final_choice(reply.text) is None
+    }
+    choices = oracle.ask(again.values(), f"{what}, the choice alone", len(again))
+    for i, choice in zip(again, choices, strict=True):
+        reply = replies[i]
+        if choice is not None and reply is not None:
+            replies[i] = choice.model_copy(update={"text": f"{reply.text}\n{choice.text}"})
+    return iter(replies)
+
+
+def questions(
+    messages: prompts.Messages,
+    literal: str,
+    first: str,
+    second: str,
+    samples: int,
+    logprobs: bool,
+    reason: bool = False,
+) -> list[Request]:
+    """The calls for one order: one that returns log-probabilities, or `samples` sampled ones."""
+    filled = prompts.fill(messages, literal=literal, first=first, second=second)
+    ask = partial(Request, filled, cut_off=True)
+    if logprobs:
+        return [ask(max_tokens=REASON_TOKENS if reason else 1, top_logprobs=TOP_LOGPROBS)]
+    most = REASON_TOKENS if reason else 8
+    return [ask(temperature=1.0, max_tokens=most, seed=seed) for seed in range(samples)]
+
+
+def content_free(params: CriticParams) -> float:
+    """The critic's probability for the first of two texts that say nothing, the mean over `EMPTY`
+    (Zhao et al. 2021); one half for a critic that sees no positions.
+
+    Raises DataError when not one answer could be read.
+    """
+    if params.kind not in ("mcp", "mcp_reason"):
+        return 0.5
+    messages, reason = prompts.read(prompt_of(params)), params.kind == "mcp_reason"
+    with connection.connect(params.endpoint) as model:
+        logprobs = model.settings.logprobs
+        each = 1 if logprobs else params.samples
+        asked = [
+            request
+            for text in EMPTY
+            for request in questions(messages, text, text, text, params.samples, logprobs, reason)
+        ]
+        what = f"{named(params)} on empty texts"
+        replies = reasoned(model, asked, what) if reason else model.ask(asked, what, len(asked))
+        answers = [read([next(replies) for _ in range(each)], reason) for _ in EMPTY]
+    read_ones = [answer.p_first for answer in answers if answer.p_first is not None]
+    if not read_ones:
+        raise DataError(f"{named(params)}: no answer on empty texts could be read.")
+    return sum(read_ones) / len(read_ones)
+
+
+def answered(
+    pair: Comparison,
+    judge: str,
+    replies: Iterator[ModelReply | None],
+    each: int,
+    reason: bool = False,
+) -> Critique:
+    if pair.a == pair.b:
+        forward = backward = Answer(p_first=0.5, source="identical")
+    else:
+        forward, backward = (read([next(replies) for _ in range(each)], reason) for _ in range(2))
+    return Critique(**pair._asdict(), judge=judge, forward=forward, backward=backward)
+
+
+def read(replies: Sequence[ModelReply | None], reason: bool = False) -> Answer:
+    """One order's answer: from log-probabilities if there are any, else from the choices named.
+    After a `reason` only the choice that the answer ends with is one."""
+    known = [reply for reply in replies if reply is not None]
+    raw = " | ".join(reply.text for reply in known)[:200]
+    if len(known) == 1 and known[0].top_logprobs:
+        p = p_first_of_logprobs(known[0].top_logprobs)
+        return Answer(p_first=p, source="unread" if p is None else "logprobs", raw=raw)
+    choice = final_choice if reason else parse_choice
+    p = p_first_of_choices([choice(reply.text) for reply in known])
+    return Answer(p_first=p, source="unread" if p is None else "samples", raw=raw)
+
+
+def p_first_of_logprobs(top: Sequence[tuple[str, float]]) -> float | None:
+    """P("1") / (P("1") + P("2")) over the alternatives at the answer's first token.
+
+    A choice outside the list counts as likely as its last entry (an upper bound, so the
+    preference is understated, never overstated). None when neither choice is in the list.
+    """
+    mass = {"1": 0.0, "2": 0.0}
+    for token, logprob in top:
+        if token.strip() in mass:
+            mass[token.strip()] += math.exp(logprob)
+    if not any(mass.values()):
+        return None
+    floor = math.exp(min(logprob for _, logprob in top))
+    one, two = mass["1"] or floor, mass["2"] or floor
+    return one / (one + two)
+
+
+def parse_choice(text: str) -> str | None:
+    """The choice an answer names: "1" or "2"; None when it names none, both or another number."""
+    named = set(NUMBER.findall(text))
+    return named.pop() if named in ({"1"}, {"2"}) else None
+
+
+def p_first_of_choices(choices: Sequence[str | None]) -> float | None:
+    """The share of answers that name the first choice, with Laplace's rule: (k + 1) / (n + 2).
+
+    Unreadable answers are left out; None when nothing could be read.
+    """
+    read_ones = [choice for choice in choices if choice is not None]
+    if not read_ones:
+        return None
+    return (read_ones.count("1") + 1) / (len(read_ones) + 2)

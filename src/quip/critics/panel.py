@@ -1,0 +1,121 @@
+"""The panel: several critics as one, combined by a logistic regression.
+
+A signal is a critic in the short form of `quip.critics.critic_kinds.parse` (another question,
+prompt or endpoint) or `words`, the difference in length. Of a comparison it gives one number x(a,
+b) = -x(b, a): the log-odds of the critic's preference, both orders averaged, or words(a) -
+words(b). Then
+
+    p(a) = sigmoid(sum of weight * x(a, b)),
+
+without intercept, so that a text against itself is one half and swapping the texts gives one minus
+p. The weights are fitted on the tuning half of the gold pairs (ridge, C = 1, features standardised
+by their spread), and fitted again wherever they are needed: the replies are in the call store. The
+audit reports the other half.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from quip.core.jsonl import read_rows
+from quip.core.records import Answer, Critique, GoldPair
+from quip.critics import comparison, critic, critic_kinds
+from quip.critics.comparison import Answers, Comparison
+from quip.critics.critic_kinds import LEARNED, PANEL, CriticParams
+from quip.critics.debiasing import logit, preference, sigmoid
+from quip.runtime.errors import DataError, ParamsError
+
+GOLD = Path("data/raw/gold.jsonl")
+WORDS = "words"
+Spent = dict[str, float | str]
+
+
+def ask(
+    params: CriticParams, reward: str | Path, pairs: Sequence[Comparison], what: str
+) -> Answers:
+    """The panel's word on every pair, after a fit on the tuning half of the gold pairs."""
+    gold = chosen(read_rows(GOLD, GoldPair), "tune", params.panel.per_kind)
+    if not gold:
+        raise DataError("no gold pair is marked 'tune': the panel has nothing to be fitted on.")
+    lessons = comparison.gold_comparisons(gold)
+    known, learning = signals(params, reward, lessons, f"{what} (panel, to be fitted)")
+    weights = regression(known[~np.isnan(known).any(axis=1)])
+    found, asking = signals(params, reward, pairs, what)
+    rows = [answered(pair, x @ weights) for pair, x in zip(pairs, found, strict=True)]
+    return Answers(rows, total([learning, asking]))
+
+
+def signals(
+    params: CriticParams, reward: str | Path, pairs: Sequence[Comparison], what: str
+) -> tuple[np.ndarray, Spent]:
+    """One row a pair, one column a signal, NaN where no answer could be read; and the ledger."""
+    columns, spent = [], []
+    for spec in params.panel.signals:
+        if spec == WORDS:
+            columns.append([float(len(p.a.split()) - len(p.b.split())) for p in pairs])
+            continue
+        one = member(spec, params)
+        answers = critic.ask(one, reward, pairs, f"{what}, {spec}")
+        columns.append([log_odds(row) for row in answers.rows])
+        spent.append(answers.spent)
+    return np.array(columns).T, total(spent)
+
+
+def member(spec: str, params: CriticParams) -> CriticParams:
+    """A critic of the panel. Raises ParamsError for one that cannot be fitted honestly."""
+    one = critic_kinds.parse(spec, params)
+    if one.kind in (LEARNED, PANEL):
+        raise ParamsError(
+            f"params.yaml: '{spec}' cannot be a signal of critic.panel: a learned critic was "
+            "trained on the pairs that the panel is fitted on, and a panel holds no panel."
+        )
+    return one
+
+
+def log_odds(row: Critique) -> float:
+    p = preference(row.forward, row.backward)
+    return float("nan") if p is None else logit(p)
+
+
+def regression(features: np.ndarray) -> np.ndarray:
+    """Weights of a logistic regression without intercept (ridge, C = 1); `features` (n, k) are
+    those of better minus worse. Each pair enters both ways round, so the fit is symmetric."""
+    from sklearn.linear_model import LogisticRegression
+
+    spread = features.std(axis=0)
+    spread[spread == 0] = 1.0
+    both = np.vstack([features, -features]) / spread
+    known = np.repeat([1, 0], len(features))
+    fitted = LogisticRegression(fit_intercept=False, C=1.0).fit(both, known).coef_[0]
+    return np.asarray(fitted / spread)
+
+
+def answered(pair: Comparison, x: float) -> Critique:
+    """The panel's critique; its source is `learned`: a fitted probability without position."""
+    if pair.a == pair.b:
+        forward = backward = Answer(p_first=0.5, source="identical")
+    elif np.isnan(x):
+        forward = backward = Answer(p_first=None, source="unread")
+    else:
+        forward, backward = (Answer(p_first=sigmoid(y), source="learned") for y in (x, -x))
+    return Critique(**pair._asdict(), judge=PANEL, forward=forward, backward=backward)
+
+
+def chosen(pairs: Sequence[GoldPair], half: str, per_kind: int | None) -> list[GoldPair]:
+    """One half of the gold pairs, at most `per_kind` of each kind (the first in the file)."""
+    kinds = dict.fromkeys(pair.kind for pair in pairs)
+    halves = {k: [p for p in pairs if p.kind == k and p.half == half] for k in kinds}
+    return [pair for group in halves.values() for pair in group[:per_kind]]
+
+
+def total(ledgers: Sequence[Spent]) -> Spent:
+    """Several ledgers as one; the models' names joined."""
+    counts = Counter[str]()
+    for ledger in ledgers:
+        counts.update({key: value for key, value in ledger.items() if not isinstance(value, str)})
+    models = dict.fromkeys(str(ledger["model"]) for ledger in ledgers if "model" in ledger)
+    return {"model": " + ".join(models), **counts} if models else {}

@@ -1,0 +1,100 @@
+"""From the critic's comparisons of an input's texts to their ranking, and to one training pair.
+
+Pure. A text's score is the mean, over its readable comparisons, of the calibrated preference for
+it (`quip.critics.debiasing.of`). With two texts that is the preference itself. A comparison of
+which the critic says the same whichever text comes first is undecided, by whatever method of
+debiasing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+from quip.core.records import Critique, Preference, Ranking
+from quip.critics.debiasing import ROUNDING, Debias, of
+
+
+def decide(
+    critiques: Iterable[Critique], debias: Debias, min_confidence: float
+) -> tuple[list[Preference], list[Ranking], Counter[str]]:
+    """Pairs and rankings, the surest pair first, and what was left out.
+
+    The pair of an input is its best text against its worst, with the critic's preference between
+    these two. Where that was not readable (`unparsed`) or is below `min_confidence` (`unsure`),
+    the input gives neither pair nor ranking.
+    """
+    by_input: dict[str, list[Critique]] = {}
+    for critique in critiques:
+        by_input.setdefault(critique.input, []).append(critique)
+    kept, dropped = [], Counter[str]()
+    for rows in by_input.values():
+        ranking = rank(rows, debias)
+        value = between(ranking.texts[0], ranking.texts[-1], rows, debias) if ranking else None
+        if ranking is None or value is None:
+            dropped["unparsed"] += 1
+        elif value < min_confidence or value <= 0.5:
+            dropped["unsure"] += 1
+        else:
+            kept.append((pair(ranking, value), ranking))
+    kept.sort(key=lambda both: (-both[0].confidence, both[0].input))
+    return [first for first, _ in kept], [second for _, second in kept], dropped
+
+
+def rank(critiques: Sequence[Critique], debias: Debias) -> Ranking | None:
+    """The texts of one input, best first; equal scores in the order in which they were compared.
+    None when fewer than two texts have a readable comparison."""
+    votes: dict[str, list[float]] = {}
+    for critique in critiques:
+        value = preferred(critique, debias)
+        if value is not None:
+            votes.setdefault(critique.a, []).append(value)
+            votes.setdefault(critique.b, []).append(1 - value)
+    if not votes:
+        return None
+    scores = {text: sum(found) / len(found) for text, found in votes.items()}
+    texts = sorted(scores, key=lambda text: -scores[text])
+    return Ranking(
+        input=critiques[0].input,
+        literal=critiques[0].literal,
+        texts=texts,
+        scores=[scores[text] for text in texts],
+        ranks=ranks([scores[text] for text in texts]),
+    )
+
+
+def preferred(critique: Critique, debias: Debias) -> float | None:
+    """The calibrated preference for text `a`; one half from a critic that names a position and no
+    text: equal answers in both orders, which averaging cancels and a single order would believe."""
+    first = critique.forward.p_first
+    if first is not None and first == critique.backward.p_first:
+        return 0.5
+    return of(critique, debias)
+
+
+def ranks(scores: Sequence[float]) -> list[int]:
+    """0 for the best; a score equal to the one before shares its rank."""
+    found = [0]
+    for before, score in pairwise(scores):
+        found.append(found[-1] + (before - score > ROUNDING))
+    return found
+
+
+def between(best: str, worst: str, critiques: Iterable[Critique], debias: Debias) -> float | None:
+    """The calibrated preference for `best` over `worst`, as these two were compared."""
+    for critique in critiques:
+        if {critique.a, critique.b} == {best, worst}:
+            value = preferred(critique, debias)
+            return value if value is None or critique.a == best else 1 - value
+    return None
+
+
+def pair(ranking: Ranking, confidence: float) -> Preference:
+    return Preference(
+        input=ranking.input,
+        literal=ranking.literal,
+        chosen=ranking.texts[0],
+        rejected=ranking.texts[-1],
+        confidence=confidence,
+    )

@@ -1,0 +1,40 @@
+"""The gate that refuses to learn from a critic that is not shown to be better than chance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from quip.runtime.errors import DataError
+
+CHANCE = 0.5
+
+
+def check_proven(audit: Mapping[str, Any], name: str, allowed: str | None) -> None:
+    """Refuse to learn from a critic whose agreement with the gold pairs reaches down to chance.
+
+    `audit` is the content of critic.json, `name` the critic (`quip.critics.critic.named`),
+    `allowed` the one that is let through all the same. Raises DataError.
+    """
+    low, high = audit["ci95"]
+    if low > CHANCE or allowed == name:
+        return
+    raise DataError(
+        f"the critic '{name}' is not shown to be better than chance: its agreement with "
+        f"the gold pairs is {audit['agreement']:.2f} [{low:.2f}, {high:.2f}]. Choose another "
+        f"(critic.kind, critic.question, critic.endpoint), or set critique.unproven to {name} to "
+        "learn from it all the same; the report will say so."
+    )
+
+
+def trusted(audit: Mapping[str, Any], judges: Sequence[str]) -> str:
+    """The judge whose word counts where one must: the one that agrees best with the gold pairs.
+
+    `audit` is the content of critic.json: the critic's figures at the top, those of the other
+    judges by name. A judge that was not audited counts as a coin; of equals the first counts.
+    """
+    critic = audit.get("critic", {})
+    name = {"learned": "learned", "mcp": critic.get("endpoint")}.get(critic.get("kind"))
+    known = {name: audit.get("agreement", 0.5)}
+    known |= {judge: found["agreement"] for judge, found in audit.get("judges", {}).items()}
+    return max(judges, key=lambda judge: known.get(judge, 0.5))

@@ -1,0 +1,230 @@
+"""What all verdicts together say of the arms: summaries, differences, ratings, judges compared.
+
+From critiques to the blocks of wtr.json; the arithmetic is in `wtr`, `differences`, `rating`,
+`agreement` and `leakage`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from itertools import combinations
+from typing import Any, get_args
+
+from pydantic import Field
+
+from quip.core.params import Section
+from quip.core.records import Critique, Split
+from quip.critics import debiasing
+from quip.critics.debiasing import Debias
+from quip.evaluation.metrics import (
+    bradley_terry,
+    paired_differences,
+    preference_leakage,
+    text_metrics,
+    win_tie_rate,
+)
+from quip.evaluation.metrics.interrater import between
+from quip.runtime.errors import DataError
+
+SPLITS = get_args(Split)
+SPLIT = "test"
+TEACHER = "teacher"
+Cells = dict[str, dict[str, dict[str, Any]]]
+"""{name: {split: {judge: summary}}}, or one of its levels."""
+
+
+class Counting(Section):
+    """Section `evaluate`."""
+
+    tie_margin: float = Field(ge=0, lt=0.5)
+    resamples: int = Field(ge=100)
+    seed: int = Field(ge=0)
+
+
+class Standings:
+    """The rules of counting, at hand for every block."""
+
+    def __init__(self, counting: Counting, debias: Debias) -> None:
+        self.counting, self.debias = counting, debias
+
+    def compare(self, row: Critique) -> win_tie_rate.Comparison:
+        return win_tie_rate.Comparison(
+            input=row.input,
+            preference=debiasing.of(row, self.debias),
+            flipped=debiasing.flipped(row.forward, row.backward),
+            length_ratio=text_metrics.length_ratio(row.a, row.b),
+            agreed=win_tie_rate.both_orders(row),
+        )
+
+    def grouped(
+        self, rows: Iterable[Critique]
+    ) -> dict[str, dict[str, list[win_tie_rate.Comparison]]]:
+        """{split: {judge: comparisons}}, splits and judges in a fixed order."""
+        cells: dict[str, dict[str, list[win_tie_rate.Comparison]]] = defaultdict(
+            lambda: defaultdict(list)
+        )
+        for row in rows:
+            cells[row.split][row.judge].append(self.compare(row))
+        return {
+            split: {judge: cells[split][judge] for judge in sorted(cells[split])}
+            for split in SPLITS
+            if split in cells
+        }
+
+    def summaries(self, rows: Iterable[Critique], name: str) -> dict[str, dict[str, Any]]:
+        """{split: {judge: summary}} of one arm, control or duel."""
+        rules = self.counting
+        return {
+            split: {
+                judge: said(
+                    f"{name}, {split}, judge '{judge}'",
+                    partial(
+                        win_tie_rate.summarise, found, rules.tie_margin, rules.resamples, rules.seed
+                    ),
+                )
+                for judge, found in judges.items()
+            }
+            for split, judges in self.grouped(rows).items()
+        }
+
+    def by_name(self, rows: Iterable[Critique], name: Callable[[Critique], str]) -> Cells:
+        """Summaries of the rows that share a name, names in the order they come."""
+        groups: dict[str, list[Critique]] = defaultdict(list)
+        for row in rows:
+            groups[name(row)].append(row)
+        return {key: self.summaries(group, key) for key, group in groups.items()}
+
+    def differences(self, judged: Mapping[str, Sequence[Critique]], base: str) -> Cells:
+        """{arm: {split: {judge: difference to the base}}}; p_holm is corrected for the arms that
+        one judge compares on one split."""
+        rules = self.counting
+        cells = {arm: self.grouped(rows) for arm, rows in judged.items()}
+        found: Cells = {
+            arm: {
+                split: {
+                    judge: said(
+                        f"{arm} less {base}, {split}, judge '{judge}'",
+                        partial(
+                            paired_differences.paired,
+                            rows,
+                            cells[base][split][judge],
+                            rules.tie_margin,
+                            rules.resamples,
+                            rules.seed,
+                        ),
+                    )
+                    for judge, rows in judges.items()
+                    if judge in cells[base].get(split, {})
+                }
+                for split, judges in splits.items()
+            }
+            for arm, splits in cells.items()
+            if arm != base
+        }
+        correct(found)
+        return found
+
+    def sign_tests(self, duels: Cells, base: str) -> None:
+        """p and p_holm of the sign test in every duel with the base, put into its cells."""
+        with_base = {name: duel for name, duel in duels.items() if base in name.split("_vs_")}
+        for splits in with_base.values():
+            for judges in splits.values():
+                for cell in judges.values():
+                    won, lost = (round(cell[key] * cell["n"]) for key in ("win", "loss"))
+                    cell["p"] = paired_differences.sign_test(won, lost)
+        correct(with_base)
+
+    def points(self, row: Critique) -> float | None:
+        found = self.compare(row)
+        known = found.preference is not None
+        return win_tie_rate.points(found, self.counting.tie_margin) if known else None
+
+    def judges(
+        self, rows: Iterable[Critique], arms: Cells, ratings: Mapping[str, Mapping[str, Any]]
+    ) -> dict[str, dict[str, Any]]:
+        """{"one and other": how far they agree} of every two judges: Cohen's kappa on what both
+        could read, Kendall's tau of the arms by score and of all that is rated, by rating."""
+        heard: dict[str, dict[tuple[str, str, str], str]] = defaultdict(dict)
+        for row in rows:
+            found = debiasing.of(row, self.debias)
+            if found is not None:
+                key = (row.name_a, row.name_b, row.input)
+                heard[row.judge][key] = win_tie_rate.outcome(found, self.counting.tie_margin)
+        tables = {}
+        for one, other in combinations(sorted(heard), 2):
+            if both := [key for key in heard[one] if key in heard[other]]:
+                first, second = ([heard[judge][key] for key in both] for judge in (one, other))
+                tables[f"{one} and {other}"] = {
+                    **between(first, second, self.counting.resamples, self.counting.seed),
+                    "order_of_arms": bradley_terry.order(*scores(arms, one, other)),
+                    "order_of_all": bradley_terry.order(*rated(ratings, one, other)),
+                }
+        return tables
+
+    def ratings(self, rows: Iterable[Critique]) -> dict[str, dict[str, Any]]:
+        """{judge: Bradley-Terry ratings of all that was compared on the test inputs}."""
+        verdicts: dict[str, list[bradley_terry.Verdict]] = defaultdict(list)
+        for row in rows:
+            points = self.points(row)
+            if points is not None and row.split == SPLIT and row.name_a != row.name_b:
+                verdicts[row.judge].append(
+                    bradley_terry.Verdict(row.input, row.name_a, row.name_b, points)
+                )
+        return {
+            judge: bradley_terry.ratings(found, TEACHER, self.counting.seed)
+            for judge, found in sorted(verdicts.items())
+        }
+
+    def leakage(
+        self, judged: Mapping[str, Iterable[Critique]], roles: Mapping[str, Any], base: str
+    ) -> list[dict[str, Any]]:
+        """The leakage audit on the test inputs, of the arms' verdicts against the teacher."""
+        points: dict[str, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
+        for arm, rows in judged.items():
+            for row in rows:
+                value = self.points(row)
+                if value is not None and row.split == SPLIT:
+                    points[row.judge][arm][row.input] = value
+        return preference_leakage.audit(
+            points, roles, base, self.counting.resamples, self.counting.seed
+        )
+
+
+def said(where: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `work` gives; its errors say which cell of the table they are about."""
+    try:
+        return work()
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
+
+
+def correct(cells: Cells) -> None:
+    """Put p_holm beside p, corrected for the number of names that share a split and a judge."""
+    families: dict[tuple[str, str], dict[str, dict[str, Any]]] = defaultdict(dict)
+    for name, splits in cells.items():
+        for split, judges in splits.items():
+            for judge, cell in judges.items():
+                families[split, judge][name] = cell
+    for family in families.values():
+        corrected = paired_differences.holm({name: cell["p"] for name, cell in family.items()})
+        for name, cell in family.items():
+            cell["p_holm"] = corrected[name]
+
+
+def scores(arms: Cells, one: str, other: str) -> tuple[list[float], list[float]]:
+    """The test scores of the arms that both judges judged, in one order."""
+    cells = [splits.get(SPLIT, {}) for splits in arms.values()]
+    both = [cell for cell in cells if one in cell and other in cell]
+    first, second = ([cell[judge]["score"] for cell in both] for judge in (one, other))
+    return first, second
+
+
+def rated(
+    ratings: Mapping[str, Mapping[str, Any]], one: str, other: str
+) -> tuple[list[float], list[float]]:
+    """The ratings of all that both judges rate, in one order."""
+    a, b = ratings.get(one, {}), ratings.get(other, {})
+    names = [name for name in a if name in b]
+    return [a[name]["rating"] for name in names], [b[name]["rating"] for name in names]

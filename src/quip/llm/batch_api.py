@@ -1,0 +1,206 @@
+"""Calls handed in as a batch, in OpenAI's file format, and picked up by a later run.
+
+A run looks up the batches that hold its rows (their ids are in the call store), takes what is
+ready, asks online for rows that a batch did not answer, hands in the rows of no batch, and ends
+with exit code 3 while anything is outstanding. With `base_url: files` nothing is sent: the file is
+left in .quip/batches for `vllm run-batch`, and its output is read from beside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+
+from quip.core.jsonl import atomic
+from quip.llm.http import Passing
+from quip.llm.reply_store import Record
+from quip.llm.requests.chat import BadReply, Request
+from quip.runtime import paths
+from quip.runtime.errors import EndpointError
+
+if TYPE_CHECKING:
+    from quip.llm.scheduler import Asking
+
+MOST_ROWS = 10_000
+"""Of one batch: its answers then stay under the largest body that is read."""
+SHORT = 16
+"""Letters of a key that stand for it in the list of a batch's rows."""
+RUNNING = {"validating", "in_progress", "finalizing", "cancelling"}
+LOOK_SECONDS = 0.5
+
+Rows = Mapping[str, Request]
+
+
+class Batches:
+    """The batches of one `Asking`, whose client is open."""
+
+    def __init__(self, asking: Asking, base_url: str) -> None:
+        self.asking, self.store, self.client = asking, asking.store, asking.client
+        self.settings, self.base_url = asking.settings, base_url
+        self.waiting = 0
+
+    async def collect(
+        self, missing: Iterable[tuple[str, Request]]
+    ) -> Iterator[tuple[str, Request]]:
+        """Take what is ready and hand in what is new; the rows that are left to online calls."""
+        rows = dict(missing)
+        turn = sha256(f"{self.base_url} {self.settings.model}".encode()).hexdigest()
+        while not self.store.claim(turn):
+            await asyncio.sleep(LOOK_SECONDS)
+        try:
+            failed, outstanding = await self.look(rows)
+            seen = failed | outstanding
+            fresh = {k: r for k, r in rows.items() if k not in seen and self.store.get(k) is None}
+            await self.hand_in(fresh)
+        finally:
+            self.store.release(turn)
+        self.waiting = len(outstanding) + len(fresh)
+        return ((key, rows[key]) for key in sorted(failed))
+
+    async def look(self, rows: Rows) -> tuple[set[str], set[str]]:
+        """The rows that finished batches did not answer, and those of unfinished ones."""
+        failed, outstanding = set[str](), set[str]()
+        self.store.refresh()
+        for record in list(self.store.batches.values()):
+            batch = json.loads(record.payload)
+            short = set(batch["rows"])
+            held = {key: request for key, request in rows.items() if key[:SHORT] in short}
+            if record.model != self.settings.model or batch["base_url"] != self.base_url:
+                continue
+            contents = await self.answers(record.key, batch["id"]) if held else None
+            if contents is None:
+                outstanding |= set(held)
+                continue
+            for content in contents:
+                self.take(content, held)
+            failed |= {key for key in held if self.store.get(key) is None}
+            self.store.write(Record.now("batch", record.key, record.model, record.by, 0.0, ""))
+        return failed, outstanding
+
+    async def answers(self, name: str, batch: str) -> list[bytes] | None:
+        """The files of answers of a batch; None while it is not ready."""
+        if self.settings.by_file:
+            file = output(name)
+            return [file.read_bytes()] if file.is_file() else None
+        found = json.loads(await self.send("GET", f"/batches/{batch}"))
+        if found["status"] in RUNNING:
+            return None
+        if found["status"] == "failed":
+            print(f"batch {batch} failed: {self.client.clean(str(found.get('errors')))[:300]}")
+        files = [found[kind] for kind in ("output_file_id", "error_file_id") if found.get(kind)]
+        return [await self.send("GET", f"/files/{file}/content") for file in files]
+
+    def take(self, content: bytes, held: Rows) -> None:
+        """Store every answer that is one; the others are left for online calls."""
+        asking = self.asking
+        for line in content.splitlines():
+            key, body = answer(line)
+            if key not in held or self.store.get(key) is not None:
+                continue
+            try:
+                reply = asking.way.read(body, held[key], asking.expected())
+            except BadReply as error:
+                asking.waste(key, held[key], error, batch=True)
+                asking.reasons[f"in a batch: {error}"] += 1
+                continue
+            asking.keep(key, held[key], reply, batch=True)
+            asking.pending.discard(key)
+            asking.count(reply, stored=False)
+
+    async def hand_in(self, rows: Rows) -> None:
+        items = iter(rows.items())
+        while part := dict(islice(items, MOST_ROWS)):
+            name = sha256(" ".join(sorted(part)).encode()).hexdigest()
+            most = sum(self.asking.ledger.most(request, batch=True) for request in part.values())
+            self.check_budget(most)
+            with atomic(path(name)) as handle:
+                for key, request in part.items():
+                    handle.write(json.dumps(self.line(key, request)) + "\n")
+            batch = name if self.settings.by_file else await self.submit(name)
+            note = {"id": batch, "base_url": self.base_url, "most": most}
+            payload = json.dumps({**note, "rows": [key[:SHORT] for key in part]})
+            model, by = self.settings.model, self.asking.by
+            self.store.write(Record.now("batch", name, model, by, 0.0, payload))
+
+    def line(self, key: str, request: Request) -> dict[str, Any]:
+        body, url = self.asking.way.body(request, self.settings.model), f"/v1{self.asking.way.path}"
+        return {"custom_id": key, "method": "POST", "url": url, "body": body}
+
+    async def submit(self, name: str) -> str:
+        """The id of the batch `name`; a kill between handing in and noting it costs nothing."""
+        known = json.loads(await self.send("GET", "/batches?limit=100")).get("data") or []
+        for found in known:
+            running = found["status"] in RUNNING | {"completed"}
+            if running and (found.get("metadata") or {}).get("quip") == name:
+                return str(found["id"])
+        form = aiohttp.FormData({"purpose": "batch"})
+        form.add_field("file", path(name).read_bytes(), filename=path(name).name)
+        file = json.loads(await self.send("POST", "/files", form, None))
+        wanted = {
+            "input_file_id": file["id"],
+            "endpoint": f"/v1{self.asking.way.path}",
+            "completion_window": "24h",
+            "metadata": {"quip": name},
+        }
+        return str(json.loads(await self.send("POST", "/batches", json.dumps(wanted)))["id"])
+
+    async def send(
+        self, method: str, address: str, data: Any = None, kind: str | None = "application/json"
+    ) -> bytes:
+        """One request that must succeed; its body. A form is sent once, since it is used up."""
+        tries = 1 if isinstance(data, aiohttp.FormData) else self.settings.retries + 1
+        for left in reversed(range(tries)):
+            try:
+                content, _ = await self.client.send(method, address, data, kind)
+                return content
+            except (Passing, BadReply) as error:
+                if isinstance(error, BadReply) or not left:
+                    where = f"{self.client.where()}: {method} {address.partition('?')[0]}"
+                    raise EndpointError(f"{where}: {error}. {self.asking.kept()}.") from None
+                await asyncio.sleep(error.wait or LOOK_SECONDS)
+        raise AssertionError("no try at all")
+
+    def check_budget(self, most: float) -> None:
+        """Stop before a batch that, with those outstanding, could pass the budget."""
+        limit = self.asking.oracle.allowed.money
+        open_ = sum(json.loads(record.payload)["most"] for record in self.store.batches.values())
+        if limit is not None and self.store.money + open_ + most > limit:
+            raise EndpointError(
+                f"budget.money is {limit:g}: {self.store.money:.4f} is spent (`quip calls count`), "
+                f"open batches could cost {open_:.4f} and the next one {most:.4f}. "
+                f"{self.asking.kept()}; raise it in params.yaml and run `dvc repro` to go on."
+            )
+
+    def come_back(self) -> EndpointError:
+        what = f"{self.waiting:,} rows ({self.asking.what}) are in batches that are not ready"
+        names = sorted(k for k in self.store.batches if not output(k).is_file())
+        then = "come back later and run `dvc repro`."
+        if self.settings.by_file and names:
+            files = f"-i {path(names[0])} -o {output(names[0])}"
+            then = f"`vllm run-batch {files} --model {self.settings.model}` answers one; {then}"
+        return EndpointError(f"{self.client.where()}: {what}; {self.asking.kept()}; {then}")
+
+
+def path(name: str) -> Path:
+    return paths.state("batches", f"{name[:SHORT]}.jsonl")
+
+
+def output(name: str) -> Path:
+    return path(name).with_suffix(".out.jsonl")
+
+
+def answer(line: bytes) -> tuple[str, bytes]:
+    """(key, body of the answer) of one line; what cannot be read has no key."""
+    try:
+        found = json.loads(line)
+        body = (found.get("response") or {}).get("body") or {"error": found.get("error")}
+        return str(found["custom_id"]), json.dumps(body).encode()
+    except (ValueError, KeyError, AttributeError):
+        return "", b""

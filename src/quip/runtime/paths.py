@@ -1,0 +1,18 @@
+"""Where the checkout and its state are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def root() -> Path:
+    """The main checkout, also from a temporary experiment folder (DVC sets DVC_ROOT)."""
+    return Path(os.environ.get("DVC_ROOT") or Path.cwd()).resolve()
+
+
+def state(*parts: str) -> Path:
+    """A path under the git-ignored folder that holds local state (call store, scratch, locks)."""
+    path = root().joinpath(".quip", *parts)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path

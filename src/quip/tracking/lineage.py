@@ -1,0 +1,184 @@
+"""Fingerprints of files as DVC and this project count them, and the recipe of a model.
+
+A model's recipe is the part of dvc.lock that led to it: the entries of its training stage and of
+every stage before it, with the hashes of code, prompts and data and the values of params. The
+commit whose dvc.lock holds this recipe is the one that made the model, whoever made it: `dvc exp
+run` in the workspace, a temporary folder or the queue, or `dvc repro` and a commit by hand.
+
+No tracker is imported here, so that whoever only needs a digest pays for nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from quip.runtime.errors import DataError
+
+LOCK_FILE = Path("dvc.lock")
+BLOCK = 1 << 20
+SCRATCH_REFS = ("refs/stash", "refs/exps/stash*", "refs/exps/celery/*", "refs/exps/exec/*")
+"""Where DVC and git park unfinished work: a lock file in there proves nothing."""
+
+Recipe = dict[str, dict[str, Any]]
+"""Stage name -> its entry in dvc.lock (cmd, deps, params, outs)."""
+
+
+def model_digest(folder: Path) -> str:
+    """sha256 over the names and bytes of a model folder's safetensors files, in name order.
+
+    Raises DataError when the folder holds none.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise DataError(f"{folder}: no *.safetensors file. Run `dvc repro` (or `dvc pull`).")
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(path.name.encode())
+        with path.open("rb") as handle:
+            while block := handle.read(BLOCK):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def hash_file(path: Path, algorithm: str) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, algorithm).hexdigest()
+
+
+def data_hash(path: Path, lock: Path = LOCK_FILE) -> str:
+    """DVC's md5 of a file or folder: from dvc.lock where it names the path and the size still
+    agrees (a stage run by hand leaves an old entry), else computed the same way."""
+    entry = locked_outputs(lock).get(path.as_posix())
+    if entry and entry.get("size") == size(path):
+        return str(entry["md5"])
+    return folder_md5(path) if path.is_dir() else hash_file(path, "md5")
+
+
+def locked_outputs(lock: Path = LOCK_FILE) -> dict[str, dict[str, Any]]:
+    """Path -> entry (md5, size) of every output that dvc.lock names; empty without the file."""
+    stages = locked(lock)
+    entries = [out for stage in stages.values() for out in stage.get("outs", [])]
+    return {out["path"]: out for out in entries if "md5" in out}
+
+
+# ---- the recipe of a model -----------------------------------------------------------------
+
+
+def locked(lock: Path = LOCK_FILE) -> Recipe:
+    """The stages of the dvc.lock here; empty without one."""
+    return read_lock(lock.read_text(encoding="utf-8")) if lock.is_file() else {}
+
+
+def read_lock(text: str) -> Recipe:
+    """The stages of a dvc.lock; empty when it is none (a broken commit must stop nobody)."""
+    try:
+        found = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except yaml.YAMLError:
+        return {}
+    stages = found.get("stages") if isinstance(found, dict) else None
+    return stages if isinstance(stages, dict) else {}
+
+
+def recipe(stages: Recipe, path: str) -> Recipe:
+    """The entries of the stage that makes `path` and of all before it; empty if none makes it."""
+    makers = [name for name, entry in stages.items() if any(meets(path, o) for o in outs(entry))]
+    found: Recipe = {}
+    while makers:
+        name = makers.pop()
+        if name not in found:
+            found[name] = stages[name]
+            needs = [dep["path"] for dep in stages[name].get("deps", [])]
+            makers += [
+                other
+                for other, entry in stages.items()
+                if any(meets(need, out) for need in needs for out in outs(entry))
+            ]
+    return {name: found[name] for name in stages if name in found}
+
+
+def outs(entry: Mapping[str, Any]) -> list[str]:
+    return [out["path"] for out in entry.get("outs", [])]
+
+
+def meets(one: str, other: str) -> bool:
+    """Whether two paths are the same or one lies in the other."""
+    return one == other or one.startswith(f"{other}/") or other.startswith(f"{one}/")
+
+
+def fingerprint(found: Recipe) -> str:
+    """sha256 of a recipe, independent of the order of its stages and keys."""
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+
+
+def commits(folder: Path, *revisions: str) -> Iterator[tuple[str, Recipe]]:
+    """(commit, stages of its dvc.lock), oldest first, for each commit that changed dvc.lock: of
+    `revisions`, or of every branch, tag and experiment. Nothing outside a git checkout."""
+    everything = [f"--exclude={ref}" for ref in SCRATCH_REFS] + ["--all"]
+    chosen = list(revisions) or everything
+    for commit in git(folder, "log", "--reverse", "--format=%H", *chosen, "--", str(LOCK_FILE)):
+        text = "\n".join(git(folder, "show", f"{commit}:./{LOCK_FILE}"))
+        if text:
+            yield commit, read_lock(text)
+
+
+def git(folder: Path, *words: str) -> list[str]:
+    """The lines that git answers; none when it fails or there is no git here."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    return done.stdout.splitlines()
+
+
+def changed_files(folder: Path, commit: str, deps: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Those of `deps` (entries of dvc.lock with path and md5) that `commit` holds differently."""
+    changed = []
+    for dep in deps:
+        try:
+            shown = subprocess.run(
+                ["git", "-C", str(folder), "show", f"{commit}:./{dep['path']}"],
+                capture_output=True,
+                check=True,
+            )
+        except (OSError, subprocess.CalledProcessError):
+            changed.append(str(dep["path"]))
+            continue
+        if hashlib.md5(shown.stdout, usedforsecurity=False).hexdigest() != dep["md5"]:
+            changed.append(str(dep["path"]))
+    return changed
+
+
+# ---- files and folders ---------------------------------------------------------------------
+
+
+def size(path: Path) -> int:
+    return sum(file.stat().st_size for file in files_under(path))
+
+
+def files_under(path: Path) -> list[Path]:
+    return sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
+
+
+def folder_md5(folder: Path) -> str:
+    """md5 over the listing of the folder, written as DVC writes its `.dir` objects."""
+    listing = [
+        {"md5": hash_file(file, "md5"), "relpath": file.relative_to(folder).as_posix()}
+        for file in files_under(folder)
+    ]
+    listing.sort(key=lambda entry: entry["relpath"])
+    text = json.dumps(listing, sort_keys=True).encode()
+    return hashlib.md5(text, usedforsecurity=False).hexdigest() + ".dir"
+
+
+def git_commit() -> str | None:
+    """The commit checked out here; under an experiment that is its baseline. None outside git."""
+    return next(iter(git(Path(), "rev-parse", "HEAD")), None)

@@ -1,0 +1,259 @@
+"""The shipped data keeps what its card (data/README.md) and the experiments promise.
+
+The checks are functions that return what is wrong, so that the last tests can show each of them
+a row that breaks it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pytest
+from rapidfuzz import fuzz, process
+
+from quip.core.jsonl import read_rows
+from quip.core.records import Exemplar, GoldPair, LiteralText, Row, Split
+from quip.core.text import fold, words
+
+RAW = Path(__file__).parents[2] / "data" / "raw"
+NEAR = 80
+"""Similarity (rapidfuzz ratio of the folded texts, 0 to 100) from which two texts say the same."""
+
+KINDS = {"plain", "off_topic", "nonsense", "length", "weaker"}
+DEVICES = {"exaggeration", "comparison", "understatement", "irony", "wordplay", "bathos"}
+PRIVATE = re.compile(
+    r"[\w.+-]+@[\w-]+\.\w|https?:|www\.|\b[\w-]+\.(?:com|org|net|io|uk)\b"
+    r"|\+?\d(?:[ ()./-]?\d){6,}",
+    re.IGNORECASE,
+)
+
+
+class Shipped(Row):
+    """A row of literals.jsonl: a literal with its published split."""
+
+    id: str
+    split: Split
+    emotion: str
+    text: str
+
+
+LITERALS = read_rows(RAW / "literals.jsonl", Shipped)
+OOD = read_rows(RAW / "ood.jsonl", LiteralText)
+EXEMPLARS = read_rows(RAW / "exemplars.jsonl", Exemplar)
+GOLD = read_rows(RAW / "gold.jsonl", GoldPair)
+
+
+def of(split: str) -> list[str]:
+    return [row.text for row in LITERALS if row.split == split]
+
+
+def gold(half: str) -> list[str]:
+    return [pair.literal for pair in GOLD if pair.half == half]
+
+
+def paraphrases() -> list[str]:
+    return [p.text for row in EXEMPLARS for p in row.paraphrases]
+
+
+def all_texts() -> list[str]:
+    pairs = [text for pair in GOLD for text in (pair.literal, pair.better, pair.worse)]
+    rest = [row.text for row in [*LITERALS, *OOD]] + [row.literal for row in EXEMPLARS]
+    return [*rest, *paraphrases(), *pairs]
+
+
+# ---- the checks: each returns what is wrong --------------------------------------------------
+
+
+def repeated(values: Iterable[str]) -> list[str]:
+    return [value for value, count in Counter(values).items() if count > 1]
+
+
+def near(some: Sequence[str], others: Sequence[str], cutoff: float = NEAR) -> list[str]:
+    """Texts of `some` that are `cutoff` or more like one of `others`."""
+    scores = process.cdist([fold(t) for t in some], [fold(t) for t in others], scorer=fuzz.ratio)
+    return [text for text, row in zip(some, scores, strict=True) if row.max() >= cutoff]
+
+
+def outside(texts: Iterable[str], low: int, high: int) -> list[str]:
+    return [text for text in texts if not low <= words(text) <= high]
+
+
+def private(texts: Iterable[str]) -> list[str]:
+    return [text for text in texts if PRIVATE.search(text)]
+
+
+def not_shorter(pairs: Iterable[GoldPair]) -> list[str]:
+    """Pairs of kind `length` whose better text is not the shorter one."""
+    return [p.id for p in pairs if p.kind == "length" and words(p.better) >= words(p.worse)]
+
+
+# ---- how much there is -----------------------------------------------------------------------
+
+
+def test_there_are_enough_literals_with_a_large_test_part() -> None:
+    assert len(LITERALS) >= 600
+    assert len(of("test")) >= 120
+    assert len(of("train")) >= 400
+    assert len(of("val")) >= 50
+
+
+def test_there_are_enough_chat_lines_exemplars_and_gold_pairs() -> None:
+    assert len(OOD) >= 60
+    assert len(EXEMPLARS) >= 60
+    assert len(GOLD) >= 300
+
+
+def test_every_part_holds_all_32_emotions_equally() -> None:
+    for split in ("train", "val", "test"):
+        counts = Counter(row.emotion for row in LITERALS if row.split == split)
+        assert len(counts) == 32
+        assert len(set(counts.values())) == 1, counts
+
+
+# ---- ids and texts ---------------------------------------------------------------------------
+
+
+def test_ids_are_unique_over_all_files() -> None:
+    assert not repeated(row.id for row in [*LITERALS, *OOD, *EXEMPLARS, *GOLD])
+
+
+def test_no_text_stands_twice_as_an_input_also_after_folding() -> None:
+    assert not repeated(fold(row.text) for row in [*LITERALS, *OOD])
+
+
+def test_literals_have_5_to_25_words() -> None:
+    assert not outside((row.text for row in [*LITERALS, *OOD]), 5, 25)
+    assert not outside((row.literal for row in [*EXEMPLARS, *GOLD]), 5, 25)
+
+
+def test_paraphrases_fit_the_limits_that_the_teacher_s_must_keep() -> None:
+    assert not outside(paraphrases(), 4, 40)
+    assert not outside((pair.better for pair in GOLD), 4, 40)
+
+
+def test_texts_are_tidy() -> None:
+    assert not [text for text in all_texts() if text != " ".join(text.split()) or "_comma_" in text]
+
+
+def test_no_address_link_or_phone_number() -> None:
+    assert not private(all_texts())
+
+
+# ---- disjointness ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("one", "other"), [("train", "test"), ("train", "val"), ("val", "test")])
+def test_splits_share_no_near_duplicate(one: str, other: str) -> None:
+    assert not near(of(one), of(other))
+
+
+def test_chat_lines_are_no_near_duplicates_of_literals() -> None:
+    assert not near([row.text for row in OOD], [row.text for row in LITERALS])
+
+
+def test_exemplars_are_no_input_and_no_gold_pair() -> None:
+    inputs = [row.text for row in [*LITERALS, *OOD]]
+    assert not near([row.literal for row in EXEMPLARS], inputs)
+    assert not near([row.literal for row in EXEMPLARS], [pair.literal for pair in GOLD])
+    assert not near(paraphrases(), [text for pair in GOLD for text in (pair.better, pair.worse)])
+
+
+def test_no_paraphrase_is_worked_twice() -> None:
+    assert not repeated(fold(text) for text in paraphrases())
+    assert not repeated(fold(row.literal) for row in EXEMPLARS)
+
+
+def test_gold_literals_are_no_inputs_and_the_halves_share_none() -> None:
+    assert not near([pair.literal for pair in GOLD], [row.text for row in [*LITERALS, *OOD]])
+    assert not near(gold("tune"), gold("held_out"))
+    assert not repeated(fold(pair.literal) for pair in GOLD)
+
+
+# ---- gold pairs and exemplars ----------------------------------------------------------------
+
+
+def test_gold_kinds_and_halves_are_balanced() -> None:
+    counts = Counter((pair.kind, pair.half) for pair in GOLD)
+    assert {kind for kind, _ in counts} == KINDS
+    assert len(counts) == 10
+    assert len(set(counts.values())) == 1, counts
+
+
+def test_better_and_worse_differ_also_after_folding() -> None:
+    assert not [pair.id for pair in GOLD if fold(pair.better) == fold(pair.worse)]
+    assert not repeated(fold(pair.better) for pair in GOLD)
+
+
+def test_neither_text_of_a_pair_is_the_literal_itself() -> None:
+    for pair in GOLD:
+        assert not near([pair.better, pair.worse], [pair.literal], cutoff=92), pair.id
+
+
+def test_the_better_text_of_a_length_pair_is_the_shorter() -> None:
+    assert not not_shorter(GOLD)
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS - {"length"}))
+def test_length_gives_the_better_text_away_in_no_other_kind(kind: str) -> None:
+    pairs = [pair for pair in GOLD if pair.kind == kind]
+    shorter = sum(words(pair.better) < words(pair.worse) for pair in pairs)
+    assert 0.25 <= shorter / len(pairs) <= 0.75
+
+
+def test_devices_are_known_and_varied() -> None:
+    for devices in (
+        Counter(pair.device for pair in GOLD),
+        Counter(p.device for row in EXEMPLARS for p in row.paraphrases),
+    ):
+        assert set(devices) == DEVICES
+        assert max(devices.values()) <= 2 * min(devices.values())
+
+
+def test_an_exemplar_has_at_least_two_paraphrases() -> None:
+    assert min(len(row.paraphrases) for row in EXEMPLARS) >= 2
+
+
+# ---- the checks themselves -------------------------------------------------------------------
+
+
+def test_the_checks_saw_the_data() -> None:
+    assert len(all_texts()) >= 600 + 60 + 60 * 3 + 300 * 3
+
+
+def test_repeated_and_near_find_a_copy_that_differs_in_case_and_stops_only() -> None:
+    copy = of("test")[0].upper().rstrip(".") + "!"
+    assert repeated([fold(copy), fold(of("test")[0])])
+    assert near([copy], of("test")) == [copy]
+
+
+def test_near_finds_one_changed_word_and_not_another_event() -> None:
+    assert near(["I burned the toast again today."], ["I burned the toast this morning."], 70)
+    assert not near(["I burned the toast again today."], ["My dentist found a hole in a tooth."])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "write to jo.doe@example.org please",
+        "see https://x.y",
+        "it is on example.com",
+        "ring me at 030 123 45 67",
+        "ring +44 20 7946 0000",
+    ],
+)
+def test_private_finds(text: str) -> None:
+    assert private([text])
+
+
+@pytest.mark.parametrize("text", ["We met at 7:30 on 3 May 2026.", "It was 45 degrees. No joke."])
+def test_private_lets_plain_numbers_pass(text: str) -> None:
+    assert not private([text])
+
+
+def test_outside_and_not_shorter_find_what_breaks_them() -> None:
+    assert outside(["too short"], 5, 25)
+    pair = GOLD[0].model_copy(update={"kind": "length", "better": "a b c", "worse": "a b"})
+    assert not_shorter([pair]) == [pair.id]

@@ -1,0 +1,252 @@
+"""quip's own training: what moves and what does not, and that a kill changes nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from quip.core.records import Preference, Ranking, TrainingPair
+from quip.models import student
+from quip.models.student import Lora, Student
+from quip.training import brio as brio_module
+from quip.training import dpo as dpo_module
+from quip.training import loop, sft
+from quip.training.loop import Objective, batch_of
+from quip.training.trainer import Job, Training
+
+TESTS = Path(__file__).parent
+LITERALS = ["I missed my bus.", "I ran.", "It rained.", "I lost my keys.", "My soup is cold."]
+GOOD = ["my bus missed me", "My legs fled", "The sky cried", "My keys left me", "Soup on strike"]
+BAD = ["the bus left", "I ran fast", "It rained a lot", "I lost them", "The soup is not warm"]
+
+
+def preferences() -> list[Preference]:
+    return [
+        Preference(input=str(i), literal=a, chosen=b, rejected=c, confidence=0.9)
+        for i, (a, b, c) in enumerate(zip(LITERALS, GOOD, BAD, strict=True))
+    ]
+
+
+def taught() -> list[brio_module.Taught]:
+    rows = []
+    for i, pair in enumerate(preferences()):
+        texts = [pair.chosen, pair.rejected, pair.literal][: 2 + i % 2]
+        ranks = list(range(len(texts)))
+        ranking = Ranking(
+            input=pair.input, literal=pair.literal, texts=texts, scores=[0.9, 0.4, 0.2], ranks=ranks
+        )
+        rows.append(brio_module.Taught(ranking, pair.chosen if i % 2 else None))
+    return rows
+
+
+def params(**changes: Any) -> Training:
+    settings: dict[str, Any] = {
+        "epochs": 3,
+        "batch_size": 2,
+        "learning_rate": 1e-3,
+        "warmup_ratio": 0.1,
+        "max_length": 64,
+        "seed": 1,
+        "precision": "fp32",
+        "lora": None,
+    }
+    return Training(**{**settings, **changes})
+
+
+class Run:
+    """Keeps the live curve, where a training has an MLflow run."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, dict[str, float]]] = []
+
+    def log(self, step: int, row: dict[str, float]) -> None:
+        self.rows.append((step, row))
+
+
+def imitation(one: Student, settings: Training) -> Any:
+    pairs = [
+        TrainingPair(input=p.input, literal=p.literal, paraphrase=p.chosen) for p in preferences()
+    ]
+    return sft.loop(pairs[:2]), pairs
+
+
+def dpo(one: Student, settings: Training) -> Any:
+    weights = {"sigmoid": 1.0, "sft": 0.1}
+    fit = loop.by_loop(
+        lambda student, rows, params: dpo_module.dpo_objective(
+            student, rows, params, 0.1, 0.0, weights
+        )
+    )
+    return fit, preferences()
+
+
+def brio(one: Student, settings: Training) -> Any:
+    fit = loop.by_loop(
+        lambda student, rows, params: brio_module.brio_objective(student, rows, params, 1.0, 0.0)
+    )
+    return fit, taught()
+
+
+OBJECTIVES: dict[str, Callable[[Student, Training], Any]] = {
+    "imitation": imitation,
+    "dpo": dpo,
+    "brio": brio,
+}
+
+
+def trained(folder: Path, objective: str, scratch: Path, **changes: Any) -> tuple[Any, Any]:
+    """The trained model and its curve."""
+    settings = params(**changes)
+    one = student.load(folder)
+    fit, rows = OBJECTIVES[objective](one, settings)
+    return fit(one, rows, Job(settings, scratch, Run()))  # type: ignore[arg-type]
+
+
+FAMILIES = pytest.mark.parametrize("family", ["causal", "encoder-decoder"])
+EVERY = pytest.mark.parametrize("objective", list(OBJECTIVES))
+
+
+@pytest.fixture
+def folders(tiny_student: Path, tiny_bart: Path) -> dict[str, Path]:
+    return {"causal": tiny_student, "encoder-decoder": tiny_bart}
+
+
+@FAMILIES
+@EVERY
+def test_every_parameter_moves(
+    family: str, objective: str, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    before = student.load(folders[family]).model.state_dict()
+    model, history = trained(folders[family], objective, tmp_path)
+    still = [n for n, p in model.named_parameters() if torch.equal(p, before[n])]
+    assert not still
+    assert history[-1]["step"] == 9
+    assert history[-1]["loss"] < history[0]["loss"]
+
+
+@FAMILIES
+@EVERY
+def test_with_adapters_they_alone_move_and_are_merged_when_saved(
+    family: str, objective: str, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    before = student.load(folders[family])
+    lora = Lora(r=4, alpha=8, dropout=0.0)
+    model, _ = trained(folders[family], objective, tmp_path / "scratch", lora=lora)
+    frozen = {n: p for n, p in model.named_parameters() if not p.requires_grad}
+    for name, value in frozen.items():
+        plain = name.removeprefix("base_model.model.").replace(".base_layer", "")
+        assert torch.equal(value, before.model.state_dict()[plain]), name
+    moved = [n for n, p in model.named_parameters() if p.requires_grad and "lora_B" in n]
+    assert moved
+    assert all(model.get_parameter(name).abs().sum() > 0 for name in moved)
+    student.save(Student(model, before.tokenizer), tmp_path / "saved")
+    merged = student.load(tmp_path / "saved").model
+    assert merged.state_dict().keys() == before.model.state_dict().keys()
+    changed = [
+        n for n, p in merged.named_parameters() if not torch.equal(p, before.model.state_dict()[n])
+    ]
+    assert len(changed) == len(moved)
+
+
+@FAMILIES
+def test_dpo_and_brio_learn_what_they_are_shown(
+    family: str, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    for objective, sign in (("dpo", "rewards"), ("brio", "ranking")):
+        _, history = trained(
+            folders[family], objective, tmp_path / objective, epochs=12, learning_rate=5e-3
+        )
+        column = "reward_margin" if sign == "rewards" else "ranking_loss"
+        gain = history[-1][column] - history[0][column]
+        assert gain > 0 if objective == "dpo" else gain < 0
+
+
+# ---- order, checkpoints, resuming
+
+
+def test_every_epoch_shows_each_row_once_in_an_order_of_its_own() -> None:
+    settings = params(batch_size=4)
+    epochs = [
+        [i for step in range(3 * e, 3 * e + 3) for i in batch_of(10, settings, step)]
+        for e in (0, 1)
+    ]
+    assert [sorted(epoch) for epoch in epochs] == [list(range(10))] * 2
+    assert epochs[0] != epochs[1]
+    assert [len(batch_of(10, settings, step)) for step in range(3)] == [4, 4, 2]
+
+
+def test_a_part_of_an_epoch_takes_its_share_of_the_steps(tiny_bart: Path, tmp_path: Path) -> None:
+    """5 rows in batches of 2 are 3 steps an epoch: a third of two epochs is 2 steps."""
+    _, history = trained(tiny_bart, "dpo", tmp_path, epochs=2 / 3)
+    assert history[-1]["step"] == 2
+
+
+def test_the_held_out_loss_is_measured_each_epoch(tiny_bart: Path, tmp_path: Path) -> None:
+    _, history = trained(tiny_bart, "imitation", tmp_path)
+    assert [row["step"] for row in history if "eval_loss" in row] == [3, 6, 9]
+
+
+def child(folder: Path, objective: str, scratch: Path, slow: float) -> subprocess.Popen[bytes]:
+    """The same training in another process, which waits before each step after the first epoch."""
+    script = (
+        "import sys, time, pathlib, test_loop, quip.training.loop as loop\n"
+        "from quip.models import student\n"
+        "student.cores = lambda: 1\n"
+        "folder, objective, scratch, slow = sys.argv[1:]\n"
+        "batch_of = loop.batch_of\n"
+        "def waiting(rows, params, step):\n"
+        "    if step >= 5: time.sleep(float(slow))\n"
+        "    return batch_of(rows, params, step)\n"
+        "loop.batch_of = waiting\n"
+        "test_loop.trained(pathlib.Path(folder), objective, pathlib.Path(scratch))\n"
+    )
+    tests = TESTS.parents[1]
+    path = os.pathsep.join(map(str, (TESTS, tests, tests / "support", tests.parent / "src")))
+    return subprocess.Popen(
+        [sys.executable, "-c", script, str(folder), objective, str(scratch), str(slow)],
+        env={**os.environ, "PYTHONPATH": path},
+    )
+
+
+@pytest.mark.parametrize(
+    ("family", "objective"), [("encoder-decoder", "imitation"), ("causal", "brio")]
+)
+def test_a_training_killed_and_resumed_ends_as_one_that_was_not(
+    family: str, objective: str, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """SIGKILL in the middle of the second epoch, in a process of its own; with dropout, too."""
+    whole, expected = trained(folders[family], objective, tmp_path / "whole")
+    process = child(folders[family], objective, tmp_path / "cut", slow=600)
+    while not (tmp_path / "cut" / "state.pt").exists():
+        assert process.poll() is None, "it ended before its first checkpoint"
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    model, history = trained(folders[family], objective, tmp_path / "cut")
+    assert [row["step"] for row in history] == [row["step"] for row in expected]
+    assert history[-1]["loss"] == pytest.approx(expected[-1]["loss"], abs=1e-6)
+    for name, value in model.state_dict().items():
+        assert torch.allclose(value, whole.state_dict()[name], atol=1e-6), name
+
+
+def test_resuming_takes_no_step_twice(tiny_bart: Path, tmp_path: Path) -> None:
+    """A training that had ended is only read back: no step, the same curve."""
+    _, first = trained(tiny_bart, "dpo", tmp_path)
+    steps: list[int] = []
+    one, settings = student.load(tiny_bart), params()
+    fit = loop.by_loop(
+        lambda student, rows, params: Objective(
+            rows, lambda batch: steps.append(1) or (torch.zeros(()), {}), dropout=False
+        )
+    )
+    _, again = fit(one, preferences(), Job(settings, tmp_path, Run()))  # type: ignore[arg-type]
+    assert (steps, again) == ([], first)

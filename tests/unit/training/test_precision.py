@@ -1,0 +1,56 @@
+"""bfloat16 in training: where the processor has it, and as long as it changes little."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from test_loop import params, preferences, taught
+
+from quip.core.records import TrainingPair
+from quip.models import student
+from quip.training import trainer
+
+
+@pytest.fixture
+def tiny(tiny_student: Path) -> student.Student:
+    return student.load(tiny_student)
+
+
+def processor(has_bf16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer, "use_bf16", lambda precision: has_bf16)
+
+
+def test_a_processor_without_it_is_not_asked(
+    tiny: student.Student, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processor(False, monkeypatch)
+    monkeypatch.setattr(trainer, "drift", lambda *_: pytest.fail("asked"))
+    assert trainer.settled(tiny, preferences(), params(precision="auto")) == "auto"
+
+
+def test_it_is_taken_while_it_moves_log_probabilities_little(
+    tiny: student.Student, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    processor(True, monkeypatch)
+    found = trainer.drift(tiny, trainer.first_texts(preferences()), 64)
+    assert 0 < found < trainer.DRIFT
+    assert trainer.settled(tiny, preferences(), params(precision="auto")) == "bf16"
+    monkeypatch.setattr(trainer, "DRIFT", found / 2)
+    assert trainer.settled(tiny, preferences(), params(precision="auto")) == "fp32"
+    assert "nats a token off for this student; using float32" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("asked", ["fp32", "bf16"])
+def test_what_was_asked_for_is_taken(
+    asked: str, tiny: student.Student, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "DRIFT", 0.0)
+    assert trainer.settled(tiny, preferences(), params(precision=asked)) == asked
+
+
+def test_every_kind_of_training_row_has_a_text_to_try() -> None:
+    pair = TrainingPair(input="1", literal="I ran.", paraphrase="My legs fled")
+    assert trainer.first_texts([pair]).texts == ["My legs fled"]
+    assert trainer.first_texts(preferences()[:2]).texts == ["my bus missed me", "My legs fled"]
+    assert trainer.first_texts(taught()[:1]) == trainer.first_texts(preferences()[:1])
