@@ -323,7 +323,7 @@ def test_two_rounds_in_the_same_epochs_are_no_worse_than_one(
     """Within the interval: after one round there is little left to learn in this world."""
     once = result(arm)["score"]
     rounds.write(2, ARMS)
-    first = [f"round_{name}@{arm}-1" for name in ("align", "candidates", "critique", "preferences")]
+    first = [f"{name}@{arm}-1" for name in ("align", "candidates", "critique", "preferences")]
     again([*first, *judged(arm)], count=2)
     twice = result(arm)
     record_property("rounds", json.dumps([arm, once, twice["score"]]))
@@ -338,7 +338,7 @@ def test_the_critic_s_taste_for_length_reaches_the_student_unless_it_is_taken_of
     again(judged("dpo"), **longer)
     before, guarded = shape("sft")["words"], shape("dpo")["words"]
     again(
-        ["critique", "preferences", *judged("dpo")],
+        ["critique@sft", "preferences@sft", *judged("dpo")],
         **{"critique": {"length_ratio": [0.05, 20.0]}, "debias": {"per_word": 0.0}},
     )
     unguarded = shape("dpo")["words"]

@@ -103,7 +103,7 @@ def test_a_smoothing_out_of_range_is_one_line(smoothing: Any, project: Project) 
 
 
 def arguments(**changes: object) -> list[str]:
-    names: dict[str, object] = dict.fromkeys(("start", "rankings", "pairs"), "x")
+    names: dict[str, object] = dict.fromkeys(("start", "feedback", "pairs"), "x")
     names |= {"arm": "brio", "model": "models/a", "curve": "a.csv", "run": "a.json"}
     return options(**{**names, **changes})
 
@@ -130,7 +130,7 @@ def test_a_student_that_is_not_there_is_one_clear_line(project: Project, checkou
         align.main(
             arguments(
                 **{"arm": "dpo", "wanted": wanted(True, "dpo"), "start": "models/none"},
-                **{"preferences": "preferences.jsonl", "pairs": "p.jsonl"},
+                **{"feedback": "preferences.jsonl", "pairs": "p.jsonl"},
             )
         )
 
@@ -143,7 +143,7 @@ def test_brio_imitates_the_teacher_s_first_text_where_there_is_one(project: Proj
         for i in ("i1", "unasked")
     ]
     write_rows("rankings.jsonl", rankings)
-    files = Namespace(pairs="pairs.jsonl", rankings="rankings.jsonl")
+    files = Namespace(pairs="pairs.jsonl", feedback="rankings.jsonl")
     _, data, rows, settings = brio.by_brio(files, None)
     assert [row.target for row in rows] == [pair(1).paraphrase, None]
     assert [row.ranking for row in rows] == rankings
@@ -163,7 +163,7 @@ def test_the_reference_is_the_warm_start_or_the_round_before(
         [Preference(input="a", literal="x", chosen="b", rejected="c", confidence=0.9)],
     )
     files = Namespace(
-        start="models/rounds/dpo-1", reference="models/sft", preferences="preferences.jsonl"
+        start="models/rounds/dpo-1", reference="models/sft", feedback="preferences.jsonl"
     )
     assert dpo_module.by_dpo(files, None)[3]["reference"] == expected
 

@@ -59,11 +59,11 @@ def train_all() -> None:
     asked = {"reward": "r", "audit": "audit.json"}
     rank.main(options(**wanted, **asked, out="teacher.jsonl", metrics="rank.json"))
     start = {"start": "models/sft", "pairs": "pairs.jsonl"}
-    warm = {**start, **wanted, "rankings": "teacher.jsonl"}
+    warm = {**start, **wanted, "feedback": "teacher.jsonl"}
     align.main(options(arm="brio", **warm, **trained("warm")))
     for arm in ("brio", "dpo", "brio_dpo"):
-        own = {**start, "wanted": f"arms/{arm}.json", "rankings": "rankings.jsonl"}
-        own |= {"preferences": "preferences.jsonl"}
+        learned = "rankings.jsonl" if arm == "brio" else "preferences.jsonl"
+        own = {**start, "wanted": f"arms/{arm}.json", "feedback": learned}
         own |= {"start": "models/warm"} if arm == "brio_dpo" else {}
         align.main(options(arm=arm, **own, **trained(arm)))
     for arm in ("ft", "sd"):

@@ -77,7 +77,7 @@ MADE = {"model": "models/a", "curve": "a.csv", "run": "a.json"}
 
 
 def trained(student: Path, reference: Path) -> None:
-    data = {"preferences": "preferences.jsonl", "rankings": "x", "pairs": "pairs.jsonl"}
+    data = {"feedback": "preferences.jsonl", "pairs": "pairs.jsonl"}
     arm = {"arm": "dpo", "wanted": "dpo.json", "start": student, "reference": reference}
     align.main(options(**arm, **data, **MADE))
 

@@ -31,15 +31,15 @@ def expanded(count: int, arms: Sequence[str] = ALL_ARMS) -> Stages:
         for key, item in items(stage, {**GRADED, **table}, arms).items():
             text = json.dumps(stage.get("do", stage)).replace("${key}", key)
             text = text.replace("${item}", item.get("", ""))
-            for field, value in {**item, "rounds": str(count)}.items():
-                text = text.replace(f"${{item.{field}}}", value).replace(f"${{{field}}}", value)
+            for field, value in item.items():
+                text = text.replace(f"${{item.{field}}}", str(value))
             found[f"{name}@{key}" if key else name] = json.loads(text)
     return found
 
 
 def items(
     stage: dict[str, Any], table: dict[str, Any], arms: Sequence[str]
-) -> dict[str, dict[str, str]]:
+) -> dict[str, dict[str, Any]]:
     if "foreach" in stage:
         found = table[stage["foreach"].strip("${}")]
         return {key: {"": item} if isinstance(item, str) else item for key, item in found.items()}

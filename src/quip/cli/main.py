@@ -321,7 +321,7 @@ def lay_out_rounds(
     from quip.training import rounds
 
     found = rounds.write(count, read_params().get("arms") or [])
-    earlier = ", ".join(found["earlier"]) or "none"
+    earlier = ", ".join(name for name in found["attempts"] if name != rounds.WARM_START) or "none"
     typer.echo(f"{rounds.FILE}: rounds {count}; earlier rounds: {earlier}. Next: dvc repro")
 
 

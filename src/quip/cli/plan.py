@@ -193,7 +193,7 @@ def training(arm: str, sections: Mapping[str, Any], data: Data) -> list[Work]:
             return [aligned]
         inputs, n = taught(sections, data), texts_imitated(sections)
         pairs = inputs * n * (n - 1) // 2
-        warm = Work("teacher_align", seconds=inputs * epochs / PAIRS_ALIGNED)
+        warm = Work("align@warm_brio", seconds=inputs * epochs / PAIRS_ALIGNED)
         return [*criticised("rank", pairs, sections, data), warm, aligned]
     if arm in ("ft", "sd"):
         epochs = sections["baseline"]["epochs"]

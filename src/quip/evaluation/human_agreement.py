@@ -26,21 +26,24 @@ def agreements(
     most: int | None,
     resamples: int,
     seed: int,
-) -> dict[str, dict[str, Any]]:
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
     """The content of critic.json's key `extra`: by file and critic the audit's figures, and a line
-    printed for each. `path` is what the stage `pairs` wrote; `critics` are those of the audit, by
-    name, each with how its answers are debiased; `most` is the number of pairs of a
-    file put to critics that cost calls (None: all; the same ones to all of them)."""
+    printed for each. Beside it, by file and critic, what the calls cost.
+
+    `path` is what the stage `pairs` wrote; `critics` are those of the audit, by name, each with how
+    its answers are debiased; `most` is the number of pairs of a file put to critics that cost calls
+    (None: all; the same ones to all of them)."""
     found: dict[str, dict[str, Any]] = {}
+    spent: dict[str, dict[str, Any]] = {}
     for source, pairs in read(path).items():
-        found[source] = {}
+        found[source], spent[source] = {}, {}
         for name, (critic, debias) in critics.items():
             asked = pairs if critic.kind == LEARNED else few(pairs, most)
             answers = ask(critic, comparisons(asked), f"audit ({name}, {source})")
             one = summary(asked, answers.rows, debias, resamples, seed)
-            found[source][name] = {**one, **answers.spent}
+            found[source][name], spent[source][name] = one, answers.spent
             print(line(source, name, one))
-    return found
+    return found, spent
 
 
 def read(path: str | Path) -> dict[str, list[GradedPair]]:

@@ -98,7 +98,7 @@ def drifts(
     DVC need not know `folder`: whatever changes there changes the last round's answers too.
     """
     first = [row.text for row in read_rows(candidates, Candidate)]
-    earlier = rounds.read()["earlier"] or {}
+    table = rounds.read()
     answers = {
         arm: [row.text for row in rows if row.split == SPLIT] for arm, rows in responses.items()
     }
@@ -110,8 +110,7 @@ def drifts(
                     [row.text for row in read_rows(folder / key / "candidates.jsonl", Candidate)],
                     first,
                 )
-                for key, entry in earlier.items()
-                if entry["arm"] == arm
+                for key in rounds.earlier(table, arm)
             ],
         )
         for arm in responses

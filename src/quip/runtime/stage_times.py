@@ -41,7 +41,7 @@ PARTS = ("start", "reading", "generation", "training", "mlflow", "calls")
 """What is told apart, as in `quip.runtime.clock`; the rest of a stage is `other`."""
 
 
-GENERATING = ("candidates", "respond", "round_candidates")
+GENERATING = ("candidates", "respond")
 """Stages whose rest is the student's writing: reading its prompts and generating."""
 
 

@@ -6,13 +6,14 @@ brio      BRIO on the critic's rankings, beside the imitation of the teacher (Li
 brio_dpo  DPO that starts from, and refers to, a student trained by BRIO on the teacher's own
           paraphrases (which is this stage with `--arm brio` on the teacher's rankings)
 
+`--feedback`: the critic's rankings for BRIO, its pairs for DPO.
 `--rounds`: in how many rounds feedback is collected; this one takes its share of align.epochs.
 docs/OBJECTIVES.md explains the objectives, their settings and the rounds.
 
     python -m quip.stages.align --arm dpo --wanted data/roles/arms/dpo.json --start models/sft \
-        --reference models/sft --preferences data/preferences.jsonl \
-        --rankings data/rankings.jsonl --pairs data/imitation/pairs.jsonl --model models/dpo \
-        --curve data/curves/dpo.csv --run data/runs/dpo.json
+        --reference models/sft --feedback data/preferences.jsonl \
+        --pairs data/imitation/pairs.jsonl --model models/dpo --curve data/curves/dpo.csv \
+        --run data/runs/dpo.json
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from quip.training.skipped import leave_note, unwanted
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    names = ("arm", "wanted", "start", "rankings", "pairs", "model", "curve", "run")
-    args = stage.arguments(__doc__, argv, *names, reference="", preferences="", rounds="1")
+    names = ("arm", "wanted", "start", "feedback", "pairs", "model", "curve", "run")
+    args = stage.arguments(__doc__, argv, *names, reference="", rounds="1")
     if unwanted(args.wanted):
         return leave_note(Path(args.wanted).stem, args.model, args.curve, args.run)
     if distributed.handed_over("quip.stages.align", argv):

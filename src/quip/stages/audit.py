@@ -5,10 +5,12 @@ prompt and trained no critic. The critic's figures stand at the top of the metri
 endpoints that judge under `judges`, those of further critics (audit.kinds) under `kinds`. These
 answer as they are: the numbers of `debias` are fitted to the critic of params.yaml and would fit no
 other, so position is debiased and length is not corrected. What people say of the files in
-`audit.extra` stands under `extra`, by file and critic.
+`audit.extra` stands under `extra`, by file and critic. What the calls cost stands in a file of its
+own (`--ledger`): it differs from run to run, and `critique` depends on the figures.
 
     python -m quip.stages.audit --gold data/raw/gold.jsonl --extra data/pairs/extra.json \
-        --reward models/reward --out data/audit/critiques.jsonl --metrics data/metrics/critic.json
+        --reward models/reward --out data/audit/critiques.jsonl \
+        --metrics data/metrics/critic.json --ledger data/metrics/audit.json
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ class Params(Section):
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = stage.arguments(__doc__, argv, "gold", "extra", "reward", "out", "metrics")
+    args = stage.arguments(__doc__, argv, "gold", "extra", "reward", "out", "metrics", "ledger")
     params, debias = load("audit", Params), load("debias", Debias)
     critic, *judges = who(load("critic", CriticParams), load("judge", JudgeParams))
     further = [kind for spec in params.kinds if asks(kind := parse(spec, critic)) != asks(critic)]
@@ -59,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         found = audit_summary(pairs, rows, used, params.resamples, params.seed)
         print(line(name, found))
         named_rows = [row.model_copy(update={"judge": name}) for row in rows]
-        return Audited(named_rows, {**found, "critic": asked.model_dump(), **spent})
+        return Audited(named_rows, {**found, "critic": asked.model_dump()}, spent)
 
     beside = {named(judge): (judge, debias) for judge in judges}
     added = {label(kind): (kind, uncorrected(kind, debias)) for kind in further}
@@ -72,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         part: {name: one.found for name, one in group.items()}
         for part, group in (("judges", others), ("kinds", more))
     }
-    extra = human_agreement.agreements(
+    extra, extra_spent = human_agreement.agreements(
         args.extra,
         {label(critic) if named(critic) in beside else named(critic): (critic, debias)}
         | beside
@@ -84,6 +86,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     told = {"debias": debias.model_dump(), **parts, "extra": extra}
     write_json(args.metrics, {**first.found, **told})
+    spent = {
+        name: one.spent for name, one in zip([named(critic), *others, *more], every, strict=True)
+    }
+    write_json(args.ledger, {"gold": spent, "extra": extra_spent})
 
 
 def label(critic: CriticParams) -> str:
@@ -92,10 +98,11 @@ def label(critic: CriticParams) -> str:
 
 
 class Audited(NamedTuple):
-    """The critiques of one critic, and its figures."""
+    """The critiques of one critic, its figures, and what its calls cost."""
 
     rows: list[Critique]
     found: dict[str, Any]
+    spent: dict[str, float | str]
 
 
 def uncorrected(critic: CriticParams, debias: Debias) -> Debias:

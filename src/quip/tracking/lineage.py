@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -140,21 +140,36 @@ def git(folder: Path, *words: str) -> list[str]:
 
 
 def changed_files(folder: Path, commit: str, deps: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Those of `deps` (entries of dvc.lock with path and md5) that `commit` holds differently."""
-    changed = []
-    for dep in deps:
-        try:
-            shown = subprocess.run(
-                ["git", "-C", str(folder), "show", f"{commit}:./{dep['path']}"],
-                capture_output=True,
-                check=True,
-            )
-        except (OSError, subprocess.CalledProcessError):
-            changed.append(str(dep["path"]))
-            continue
-        if hashlib.md5(shown.stdout, usedforsecurity=False).hexdigest() != dep["md5"]:
-            changed.append(str(dep["path"]))
-    return changed
+    """Those of `deps` (entries of dvc.lock with path and md5, files or folders) that `commit` holds
+    differently."""
+    return [str(dep["path"]) for dep in deps if committed_md5(folder, commit, dep) != dep["md5"]]
+
+
+def committed_md5(folder: Path, commit: str, dep: Mapping[str, Any]) -> str | None:
+    """DVC's md5 of a file or folder as `commit` holds it; None when it is not there."""
+    path = str(dep["path"])
+    if not str(dep["md5"]).endswith(".dir"):
+        content = shown(folder, commit, path)
+        return None if content is None else md5(content)
+    names = git(folder, "ls-tree", "-r", "--name-only", commit, "--", f"./{path}/")
+    contents = {name: shown(folder, commit, name) for name in names}
+    listing = [
+        (str(Path(n).relative_to(path)), md5(c)) for n, c in contents.items() if c is not None
+    ]
+    return listing_md5(listing)
+
+
+def shown(folder: Path, commit: str, path: str) -> bytes | None:
+    """The content of a file in a commit; None when it is not there."""
+    command = ["git", "-C", str(folder), "show", f"{commit}:./{path}"]
+    try:
+        return subprocess.run(command, capture_output=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 # ---- files and folders ---------------------------------------------------------------------
@@ -169,14 +184,15 @@ def files_under(path: Path) -> list[Path]:
 
 
 def folder_md5(folder: Path) -> str:
-    """md5 over the listing of the folder, written as DVC writes its `.dir` objects."""
-    listing = [
-        {"md5": hash_file(file, "md5"), "relpath": file.relative_to(folder).as_posix()}
-        for file in files_under(folder)
-    ]
-    listing.sort(key=lambda entry: entry["relpath"])
-    text = json.dumps(listing, sort_keys=True).encode()
-    return hashlib.md5(text, usedforsecurity=False).hexdigest() + ".dir"
+    """DVC's md5 of a folder."""
+    files = files_under(folder)
+    return listing_md5([(f.relative_to(folder).as_posix(), hash_file(f, "md5")) for f in files])
+
+
+def listing_md5(listing: Iterable[tuple[str, str]]) -> str:
+    """md5 over (path, md5) of every file of a folder, written as DVC writes its `.dir` objects."""
+    entries = [{"md5": file_md5, "relpath": path} for path, file_md5 in sorted(listing)]
+    return md5(json.dumps(entries, sort_keys=True).encode()) + ".dir"
 
 
 def git_commit() -> str | None:

@@ -36,7 +36,7 @@ COMMIT_TAG = "dvc.commit"
 ARTIFACT = "lineage.json"
 REGISTRY = Path("data/registry.json")
 DATA = ("data/prepared", "data/imitation", "data/preferences.jsonl", "data/critique.jsonl")
-ROLES = {"teacher": "teacher", "critique": "critic"}
+ROLES = {"teacher": "teacher", "critique@sft": "critic"}
 """The stages that ask a large model for what a student learns from, and its role there."""
 
 
@@ -96,7 +96,7 @@ def calls(made: Recipe) -> dict[str, dict[str, Any]]:
             who = read_json(Path(f"data/roles/{role}.json"))
             prompt = [dep for dep in made[name].get("deps", []) if "/prompts/" in dep["path"]]
             texts = {Path(dep["path"]).stem: dep.get("md5", "") for dep in prompt}
-            counts = read_json(Path(f"data/metrics/{name}.json"))
+            counts = read_json(Path(f"data/metrics/{name.partition('@')[0]}.json"))
             found[role] = {**who, "prompts": texts, "counts": numbers(counts)}
     return found
 

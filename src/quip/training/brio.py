@@ -100,11 +100,11 @@ def by_brio(args: Namespace, params: Any) -> tuple[Any, dict[str, str], list[Any
     targets: dict[str, str] = {}
     for pair in read_rows(args.pairs, TrainingPair):
         targets.setdefault(pair.input, pair.paraphrase)
-    rows = [Taught(row, targets.get(row.input)) for row in read_rows(args.rankings, Ranking)]
+    rows = [Taught(row, targets.get(row.input)) for row in read_rows(args.feedback, Ranking)]
     fit = by_loop(
         lambda student, rows, params: brio_objective(
             student, rows, params, brio.ce_weight, brio.label_smoothing
         )
     )
-    data = {"rankings": args.rankings, "pairs": args.pairs}
+    data = {"rankings": args.feedback, "pairs": args.pairs}
     return fit, data, rows, {"loss": "brio", **brio.model_dump()}

@@ -145,10 +145,10 @@ def by_dpo(args: Namespace, params: Any) -> tuple[Any, dict[str, str], list[Any]
             return trl_dpo(dpo, params.lora, args.start, other)(student, rows, job)
         return own_dpo(check_own(dpo), args.start, other)(student, rows, job)
 
-    rows = read_rows(args.preferences, Preference)
+    rows = read_rows(args.feedback, Preference)
     settings = {**dpo.model_dump(exclude={"loss_type", "loss_weights"}), "reference": reference}
     settings |= {"loss": "+".join(dpo.loss_type), "loss_weights": str(dpo.loss_weights)}
-    return fit, {"preferences": args.preferences}, rows, settings
+    return fit, {"preferences": args.feedback}, rows, settings
 
 
 def check_weights(dpo: Dpo) -> Dpo:

@@ -1,15 +1,16 @@
 """Rounds of feedback: which student and which preferences each training by feedback starts from.
 
-With R rounds, round 1 learns from the warm start's candidates; each later one from the candidates
-of the student before it. The last round makes models/ARM (stage `align`); earlier ones make
-models/rounds/ARM-r, whose candidates, critiques and preferences go to data/rounds/ARM-r (stages
-`round_*`). All of that stands in rounds.yaml, which dvc.yaml reads and `quip rounds R` writes: DVC
-can expand a table into stages, but not a number.
+With R rounds, round 1 learns from the warm start's attempts; each later round from the attempts of
+the student before it. The last round makes models/ARM; earlier rounds make models/rounds/ARM-r,
+whose candidates, critiques and preferences go to data/rounds/ARM-r. `brio_dpo` starts from a
+student that learned by BRIO from the teacher's own texts (training `warm_brio`). All of that
+stands in rounds.yaml, which dvc.yaml reads and `quip rounds R` writes: DVC can expand a table into
+stages, but not a number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,43 +22,79 @@ from quip.runtime.errors import ParamsError
 FILE = Path("rounds.yaml")
 FEEDBACK_ARMS = ("brio", "dpo", "brio_dpo")
 OBJECTIVES = {"brio": "brio", "dpo": "dpo", "brio_dpo": "dpo"}
+FEEDBACK = {"brio": "rankings.jsonl", "dpo": "preferences.jsonl"}
+"""Objective -> the file it learns from."""
+WARM_START = "sft"
 HEAD = """\
-# Written by `quip rounds R`: feedback R times in the same total of epochs (docs/OBJECTIVES.md).
-# Each entry is one training by feedback: the student it starts from, the one dpo.reference:
-# warm_start refers to, and the folder of the preferences and rankings it learns from.
+# Written by `quip rounds R`: feedback R times in the same total of epochs (docs/training.md).
+# attempts: whose attempts the critic compares (stages candidates, critique, preferences), and the
+# folders of the results. trainings: one training by feedback each (stage align): the student it
+# starts from, the one dpo.reference: warm_start refers to, what it learns from and what it makes.
 
 """
 
 
 def table(rounds: int, arms: Sequence[str]) -> dict[str, Any]:
-    """{"rounds", "last": {ARM: training}, "earlier": {ARM-r: training}}.
+    """{"rounds", "attempts": {STUDENT: folders}, "trainings": {NAME: training}}.
 
-    `last` holds every feedback arm, so that naming another one in `arms` changes nothing as long
-    as there is one round; further rounds are laid out for the arms in `arms`.
+    Every feedback arm has its last round, so that naming another one in `arms` changes nothing as
+    long as there is one round; further rounds are laid out for the arms in `arms`.
     """
-    last, earlier = {}, {}
+    attempts = {WARM_START: attempt("models/sft", "data", "data/metrics")}
+    trainings = {"warm_brio": warm_brio()}
     for arm in FEEDBACK_ARMS:
-        entry = training(arm, warm_start(arm), "data")
+        start, folder = reference(arm), "data"
         for number in range(1, rounds if arm in arms else 1):
             name = f"{arm}-{number}"
-            earlier[name] = {"arm": arm, **entry}
-            entry = training(arm, f"models/rounds/{name}", f"data/rounds/{name}")
-        last[arm] = entry
-    return {"rounds": rounds, "last": last, "earlier": earlier}
+            model, to = f"models/rounds/{name}", f"data/rounds/{name}"
+            files = {"model": model, "curve": f"{to}/curve.csv", "run": f"{to}/run.json"}
+            trainings[name] = {**training(arm, start, folder, rounds), **files}
+            attempts[name] = attempt(model, to, to)
+            start, folder = model, to
+        files = {
+            "model": f"models/{arm}",
+            "curve": f"data/curves/{arm}.csv",
+            "run": f"data/runs/{arm}.json",
+        }
+        trainings[arm] = {**training(arm, start, folder, rounds), **files}
+    return {"rounds": rounds, "attempts": attempts, "trainings": trainings}
 
 
-def warm_start(arm: str) -> str:
-    """`brio_dpo` starts from a student that learned by BRIO from the teacher's own texts."""
-    return "models/warm/brio" if arm == "brio_dpo" else "models/sft"
+def attempt(model: str, to: str, metrics: str) -> dict[str, str]:
+    return {"model": model, "to": to, "metrics": metrics}
 
 
-def training(arm: str, start: str, feedback: str) -> dict[str, str]:
+def reference(arm: str) -> str:
+    """The student that an arm starts from in its first round."""
+    return "models/warm/brio" if arm == "brio_dpo" else f"models/{WARM_START}"
+
+
+def training(arm: str, start: str, folder: str, rounds: int) -> dict[str, Any]:
+    objective = OBJECTIVES[arm]
     return {
-        "objective": OBJECTIVES[arm],
+        "arm": arm,
+        "wanted": arm,
+        "objective": objective,
+        "rounds": rounds,
         "start": start,
-        "reference": warm_start(arm),
-        "feedback": feedback,
+        "reference": reference(arm),
+        "feedback": f"{folder}/{FEEDBACK[objective]}",
     }
+
+
+def warm_brio() -> dict[str, Any]:
+    """BRIO on the teacher's own paraphrases as the critic ranks them, wanted by `brio_dpo`."""
+    to = "data/rank"
+    files = {"model": "models/warm/brio", "curve": f"{to}/curve.csv", "run": f"{to}/run.json"}
+    return {**training("brio", f"models/{WARM_START}", to, 1), "wanted": "brio_dpo", **files}
+
+
+def earlier(found: Mapping[str, Any], arm: str) -> list[str]:
+    """The students of an arm's earlier rounds, in their order."""
+    trainings = found["trainings"]
+    return [
+        name for name in found["attempts"] if name in trainings and trainings[name]["arm"] == arm
+    ]
 
 
 def write(rounds: int, arms: Sequence[str], file: Path = FILE) -> dict[str, Any]:

@@ -388,7 +388,7 @@ def test_brio_dpo_adds_the_ranking_of_the_teacher_s_texts() -> None:
     works = plan.plan(sections_with(more), DATA)
     assert work(works, "rank").calls == 2 * 100 * 3
     assert work(works, "critique").calls == 2 * 100 * 3
-    assert work(works, "teacher_align").seconds > 0
+    assert work(works, "align@warm_brio").seconds > 0
 
 
 def test_an_endpoint_without_log_probabilities_is_asked_more_often() -> None:

@@ -176,7 +176,9 @@ UNASKED = {
 def run(extra: dict[str, Any] | None = None) -> dict[str, Any]:
     write_rows("gold.jsonl", gold())
     write_json("extra.json", extra or {})
-    out = options(reward="reward", out="critiques.jsonl", metrics="critic.json")
+    out = options(
+        reward="reward", out="critiques.jsonl", metrics="critic.json", ledger="ledger.json"
+    )
     audit.main([*options(gold="gold.jsonl", extra="extra.json"), *out])
     found: dict[str, Any] = json.loads(Path("critic.json").read_text(encoding="utf-8"))
     return found
@@ -193,7 +195,9 @@ def test_the_stage_asks_about_the_held_out_half_only(
     assert found["critic"] == MCP | UNASKED
     assert found["debias"] == DEBIAS | {"content_free": None}
     assert found["kinds"] == {}
-    assert (found["calls"], found["prompt_tokens"]) == (12, 120)
+    (spent,) = json.loads(Path("ledger.json").read_text())["gold"].values()
+    assert (spent["calls"], spent["prompt_tokens"]) == (12, 120)
+    assert not {"calls", "stored", "paid"} & found.keys()
     assert not any("tuned on" in text for body in server.asked for text in shown(body))
     rows = read_rows("critiques.jsonl", Critique)
     assert [row.input for row in rows] == [row.id for row in gold()[1:]]

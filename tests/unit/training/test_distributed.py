@@ -225,12 +225,12 @@ def test_feedback_learning_in_two_processes(
     bart_weights: Path,
 ) -> None:
     start = tiny_weights if family == "causal" else bart_weights
-    names = {"preferences": "preferences.jsonl", "rankings": "rankings.jsonl"}
+    learned = "rankings.jsonl" if arm == "brio" else "preferences.jsonl"
     both(
         data,
         "align",
         **{"arm": arm, "wanted": "wanted.json", "start": start, "reference": start},
-        **{**names, "pairs": "pairs.jsonl", **TRAINED},
+        **{"feedback": learned, "pairs": "pairs.jsonl", **TRAINED},
     )
     same_weights(data)
     same_curve(data)

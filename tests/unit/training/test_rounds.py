@@ -13,15 +13,30 @@ from quip.training import rounds
 def test_one_round_starts_every_arm_from_the_warm_start() -> None:
     table = rounds.table(1, ["sft", "dpo"])
     assert table["rounds"] == 1
-    assert table["earlier"] == {}
-    assert table["last"]["dpo"] == {
+    assert table["attempts"] == {
+        "sft": {"model": "models/sft", "to": "data", "metrics": "data/metrics"}
+    }
+    assert table["trainings"]["dpo"] == {
+        "arm": "dpo",
+        "wanted": "dpo",
         "objective": "dpo",
+        "rounds": 1,
         "start": "models/sft",
         "reference": "models/sft",
-        "feedback": "data",
+        "feedback": "data/preferences.jsonl",
+        "model": "models/dpo",
+        "curve": "data/curves/dpo.csv",
+        "run": "data/runs/dpo.json",
     }
-    assert table["last"]["brio_dpo"]["start"] == "models/warm/brio"
-    assert table["last"]["brio_dpo"]["objective"] == "dpo"
+    assert table["trainings"]["brio_dpo"]["start"] == "models/warm/brio"
+    assert table["trainings"]["brio_dpo"]["objective"] == "dpo"
+    assert table["trainings"]["brio"]["feedback"] == "data/rankings.jsonl"
+
+
+def test_brio_dpo_starts_from_brio_on_the_teacher_s_own_texts() -> None:
+    warm = rounds.table(2, ["brio_dpo"])["trainings"]["warm_brio"]
+    assert (warm["arm"], warm["wanted"], warm["rounds"]) == ("brio", "brio_dpo", 1)
+    assert (warm["feedback"], warm["model"]) == ("data/rank/rankings.jsonl", "models/warm/brio")
 
 
 def test_with_one_round_the_arms_play_no_part() -> None:
@@ -30,17 +45,21 @@ def test_with_one_round_the_arms_play_no_part() -> None:
 
 def test_each_round_starts_from_the_one_before() -> None:
     table = rounds.table(3, ["sft", "dpo"])
-    first, second = table["earlier"]["dpo-1"], table["earlier"]["dpo-2"]
-    assert (first["start"], first["feedback"]) == ("models/sft", "data")
-    assert (second["start"], second["feedback"]) == ("models/rounds/dpo-1", "data/rounds/dpo-1")
-    last = table["last"]["dpo"]
-    assert (last["start"], last["feedback"]) == ("models/rounds/dpo-2", "data/rounds/dpo-2")
+    first, second, last = (table["trainings"][name] for name in ("dpo-1", "dpo-2", "dpo"))
+    assert (first["start"], first["feedback"]) == ("models/sft", "data/preferences.jsonl")
+    assert second["start"] == "models/rounds/dpo-1"
+    assert second["feedback"] == "data/rounds/dpo-1/preferences.jsonl"
+    assert last["start"] == "models/rounds/dpo-2"
+    assert last["feedback"] == "data/rounds/dpo-2/preferences.jsonl"
     assert {entry["reference"] for entry in (first, second, last)} == {"models/sft"}
-    assert list(table["earlier"]) == ["dpo-1", "dpo-2"], "an arm not asked for has no rounds"
+    assert {entry["rounds"] for entry in (first, second, last)} == {3}
+    assert list(table["attempts"]) == ["sft", "dpo-1", "dpo-2"], "other arms have no rounds"
+    assert rounds.earlier(table, "dpo") == ["dpo-1", "dpo-2"]
+    assert rounds.earlier(table, "brio") == []
 
 
-def test_one_round_more_keeps_the_entries_there_are() -> None:
-    two, three = (rounds.table(n, ["sft", "dpo"])["earlier"] for n in (2, 3))
+def test_one_round_more_keeps_the_attempts_there_are() -> None:
+    two, three = (rounds.table(n, ["sft", "dpo"])["attempts"] for n in (2, 3))
     assert {name: three[name] for name in two} == two
 
 
@@ -51,7 +70,7 @@ def test_what_is_written_is_what_is_checked(tmp_path: Path) -> None:
         assert rounds.check(["sft", "brio"], file) == count
 
 
-@pytest.mark.parametrize("text", ["", "rounds: 2\nlast: {}\nearlier: {}\n", "rounds: many\n"])
+@pytest.mark.parametrize("text", ["", "rounds: 2\nattempts: {}\ntrainings: {}\n", "rounds: many\n"])
 def test_a_file_of_another_shape_is_refused_with_the_command(tmp_path: Path, text: str) -> None:
     file = tmp_path / "rounds.yaml"
     file.write_text(text)

@@ -125,7 +125,7 @@ def test_the_stage_trains_either_family_on_soft_labels(
 ) -> None:
     project(dpo={"label_smoothing": "confidence"})
     write_rows("preferences.jsonl", pairs())
-    files = Namespace(start=str(folder), reference="", preferences="preferences.jsonl")
+    files = Namespace(start=str(folder), reference="", feedback="preferences.jsonl")
     fit, _, rows, settings = dpo.by_dpo(files, PARAMS)
     job = Job(PARAMS, tmp_path / "scratch", Run())  # type: ignore[arg-type]
     trained, history = fit(student.load(folder), rows, job)
