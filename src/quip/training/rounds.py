@@ -22,7 +22,7 @@ FILE = Path("rounds.yaml")
 FEEDBACK_ARMS = ("brio", "dpo", "brio_dpo")
 OBJECTIVES = {"brio": "brio", "dpo": "dpo", "brio_dpo": "dpo"}
 HEAD = """\
-# Written by `quip rounds R`: feedback R times in the same total of epochs (docs/OBJECTIVES.md).
+# Written by `quip rounds R`: feedback R times in the same total of epochs (docs/training.md).
 # Each entry is one training by feedback: the student it starts from, the one dpo.reference:
 # warm_start refers to, and the folder of the preferences and rankings it learns from.
 
