@@ -13,7 +13,7 @@ check: setup  ## linters and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: weights  ## speed, as ratios that say what got slower; RECORD=1 keeps them (docs/SPEED.md)
+bench: weights  ## speed, as ratios that say what got slower; RECORD=1 keeps them (docs/performance.md)
 	$(BIN)/python bench/calls.py --engine
 	$(BIN)/python bench/training.py
 	$(BIN)/python bench/generation.py

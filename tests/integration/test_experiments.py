@@ -275,7 +275,7 @@ def shape(words: Sequence[str]) -> tuple[str, ...]:
 
 
 def test_every_command_of_the_page_was_run(tried: Path) -> None:
-    page = (ROOT / "docs" / "EXPERIMENTS.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```sh\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
     lines = [line for block in blocks for line in block.splitlines()]
     told = {shape(shlex.split(line, comments=True)) for line in lines}

@@ -1,4 +1,4 @@
-"""A world with a known answer (docs/KNOWN_ANSWER.md, drawn by known_answer.py).
+"""A world with a known answer (docs/training.md, drawn by known_answer.py).
 
 Teacher and critic are scripted, so that what the critic wants is known; the student, its training
 and the pipeline are the real ones.

@@ -1,4 +1,4 @@
-"""Planted biases are found by the audit and taken off by debiasing (docs/KNOWN_BIAS.md, drawn by
+"""Planted biases are found by the audit and taken off by debiasing (docs/critics.md, drawn by
 known_bias.py), over 200 seeds."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every command of docs/TUTORIAL.md runs, in its order, in one shell; other pages name what exists.
+"""Every command of docs/tutorial.md runs, in its order, in one shell; other pages name what exists.
 
 The tutorial's small run is the one that the end-to-end tests share: `quip try` finds it finished.
 What it would take a person minutes to set up (`.venv`) is the environment that runs the tests. A
@@ -17,13 +17,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_readme import FENCE, LINK, command
 
 from conftest import PROJECT, own_environment
+from page_checks import FENCE, LINK, command
 from quip.cli import try_run
 
-TUTORIAL = PROJECT / "docs" / "TUTORIAL.md"
-PAGES = [TUTORIAL, PROJECT / "docs" / "ANOTHER_SKILL.md", PROJECT / "CONTRIBUTING.md"]
+TUTORIAL = PROJECT / "docs" / "tutorial.md"
+PAGES = [TUTORIAL, PROJECT / "docs" / "another_skill.md", PROJECT / "CONTRIBUTING.md"]
 SERVERS = {"mlflow ui", "quip serve"}
 MAY_SAY_NO = {"quip promote"}
 """Ends with 1 when the challenger is not shown to be better."""

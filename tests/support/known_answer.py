@@ -1,4 +1,4 @@
-"""Run test_known_answer.py and draw what it measured: docs/KNOWN_ANSWER.md, docs/known_answer.svg.
+"""Run test_known_answer.py; write what it measured into docs/training.md and its figure.
 
 python tests/support/known_answer.py
 """
@@ -16,24 +16,26 @@ from typing import Any
 import pytest
 
 from quip.reporting import svg_plots
+from quip.reporting.marked_block import rewrite
 
 TESTS = Path(__file__).parents[1]
 DOCS = TESTS.parent / "docs"
 ARMS = ("ft", "sd", "brio", "dpo", "brio_dpo")
+BLOCK = "known_answer"
+"""The name of the marks in docs/training.md."""
+
 PAGE = """\
-# A world with a known answer
+Does the loop learn what the critic wants? For real humor nobody knows what a student should have
+learned. So `tests/integration/test_known_answer.py` builds a world in which everybody does, and
+runs the pipeline's own stages in it. The teacher is a script that says one text in three with a
+comparison ("the baker lost the tent like a goose"). The critic is a script that likes comparisons
+and texts about the same person, leans to the first text shown by 3.0 and likes each word more by
+0.9 (log-odds). The student is a small BART of random weights. `python
+tests/support/known_answer.py` writes this section.
 
-Does the loop learn what the critic wants? On real humor nobody knows what it should have learned.
-So `tests/integration/test_known_answer.py` builds a world in which everybody does, and runs the
-pipeline's own stages in it: the teacher is a script that says one text in three with a comparison
-("the baker lost the tent like a goose"); the critic is a script that likes comparisons and texts
-about the same person, leans to the first text shown by 3.0 and likes each word more by 0.9
-(log-odds); the student is a small BART of random weights. This page is written by `python
-tests/support/known_answer.py`.
+### Every arm that learns from the critic learns its taste
 
-## Every arm that hears the critic learns its taste
-
-![Win-tie rate of each arm against the teacher](known_answer.svg)
+![Win-tie rate of each arm against the teacher](images/known_answer.svg)
 
 | arm | win-tie rate, % | score (win + tie/2), % | answers with a comparison, % | words |
 |---|---|---|---|---|
@@ -42,7 +44,7 @@ tests/support/known_answer.py`.
 `ft` is more imitation without the critic: it stays at the teacher's one in three. {n} test inputs,
 95 % intervals by bootstrap.
 
-## More rounds in the same epochs
+### More rounds in the same epochs
 
 | arm | score after one round, % | after two, % |
 |---|---|---|
@@ -50,7 +52,7 @@ tests/support/known_answer.py`.
 
 After one round there is little left to learn here; two are no worse within the interval.
 
-## The audit finds the biases that were planted
+### The audit finds the biases that were planted
 
 100 gold pairs, of which the lean turns 40 and the taste for length spoils 40.
 
@@ -58,11 +60,10 @@ After one round there is little left to learn here; two are no worse within the 
 |---|---|---|---|
 {audit}
 
-## Length
+### Length
 
 Mean words of the test answers: warm start {words[0]:.2f}; `dpo` with the length correction and the
-length filter {words[1]:.2f}; without both {words[2]:.2f}.
-"""
+length filter {words[1]:.2f}; without both {words[2]:.2f}."""
 
 
 def main() -> int:
@@ -81,7 +82,7 @@ def main() -> int:
     arms = {arm: found[arm][0] for arm in ARMS}
     rows = [(arm, arms[arm]["wtr"], *arms[arm]["ci95"]) for arm in ARMS]
     svg = svg_plots.intervals("known_answer", rows, "win-tie rate against the teacher")
-    (DOCS / "known_answer.svg").write_text(svg, encoding="utf-8")
+    (DOCS / "images" / "known_answer.svg").write_text(svg, encoding="utf-8")
     page = PAGE.format(
         n=arms["ft"]["n"],
         arms="\n".join(arm_line(arm, cell) for arm, cell in arms.items()),
@@ -89,7 +90,7 @@ def main() -> int:
         audit="\n".join(audit_line(*row) for row in found["audit"]),
         words=found["words"][0],
     )
-    (DOCS / "KNOWN_ANSWER.md").write_text(page, encoding="utf-8")
+    rewrite(DOCS / "training.md", BLOCK, page)
     return 0
 
 

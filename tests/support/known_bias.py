@@ -1,6 +1,6 @@
 """Critics with planted biases, and what the audit and every debiasing make of them.
 
-    python tests/support/known_bias.py      draws docs/KNOWN_BIAS.md
+    python tests/support/known_bias.py      writes its part of docs/critics.md
 
 A fair critic's log-odds for the better text of a gold pair are normal with mean 1 and variance 2:
 then its probabilities are calibrated, since the ratio of that density to its mirror image is e^x.
@@ -25,6 +25,7 @@ from quip.critics.ranking import decide
 from quip.evaluation import critic_audit
 from quip.evaluation.critic_comparison import fit
 from quip.evaluation.metrics import win_tie_rate
+from quip.reporting.marked_block import rewrite
 
 SEEDS = 200
 PAIRS, TUNING = 80, 170
@@ -272,15 +273,16 @@ def leakage(seeds: list[Seed]) -> tuple[Array, float]:
 
 # ---- the page
 
-PAGE = """\
-# Critics with known biases
+BLOCK = "known_bias"
+"""The name of the marks in docs/critics.md."""
 
-Does the audit find what is wrong with a critic, and does debiasing take it away? On a real critic
-nobody knows what should be found. So `tests/support/known_bias.py` plants biases in scripted
-critics and puts their answers through the pipeline's own functions: `agreement.audit_summary`,
-`ranking.decide` (the stage `preferences`), `variants.fit` (`quip critics`) and the counts of
-`wtr.py`. This page is written by `python tests/support/known_bias.py`;
-`tests/integration/test_known_bias.py` holds every figure against what was planted.
+PAGE = """\
+Does the audit find what is wrong with a critic, and does debiasing take it away? For a real critic
+nobody knows the answer. So `tests/support/known_bias.py` plants biases in scripted critics and
+passes their answers through the pipeline's own functions: `critic_audit.audit_summary`,
+`ranking.decide` (the stage `preferences`), `critic_comparison.fit` (`quip critics`) and the counts
+of `win_tie_rate`. `python tests/support/known_bias.py` writes this section;
+`tests/integration/test_known_bias.py` compares every figure with what was planted.
 
 A fair critic's log-odds for the better text are normal with mean 1 and variance 2, so that its
 probabilities are calibrated; the better text is -6 to 6 words the longer one, by chance. Planted,
@@ -288,7 +290,7 @@ in log-odds: `position` {lean} for the text shown first; `length` {a_word} a wor
 standard deviation {noise} in each answer; `everything` all three; `letter` answers {letter} for
 the first text whatever it is shown.
 
-## The audit
+### What the audit finds
 
 {seeds} seeds of {pairs} gold pairs. Each cell: what was planted; what the audit found, the mean
 over seeds and the middle 95 % of them. "Covered": seeds whose 95 % interval of the agreement holds
@@ -299,7 +301,7 @@ through, and those among them that prefer the worse text, as shares of all pairs
 |---|---|---|---|---|---|---|---|
 {rows}
 
-- Position bias and length bias are found as planted, and the intervals keep what they promise.
+- Position bias and length bias are found as planted, and the intervals cover the planted values.
 - Averaging log-odds gives a leaning critic the agreement, and the very preferences, of the fair
   one. Averaging probabilities names the same texts less surely, so fewer pairs pass.{one_order}
 - Length bias goes when the planted taste is taken off (`per_word`); what is left of it are honest
@@ -307,18 +309,17 @@ through, and those among them that prefer the worse text, as shares of all pairs
 - Noise in the answers cannot be taken off. It lowers the agreement, which the audit shows.
 - A critic that always names one letter yields no training pair at all, by any method.
 
-## The fit
+### What the fit finds
 
 `debias.scale` and `debias.per_word` of the critic that likes length, fitted on {tuning} pairs by a
 regression with a ridge, which draws both towards 0: planted 1 and {minus_a_word}; found {scale} and
 {per_word} (mean and middle 95 % of {seeds} seeds).
 
-## Self-preference
+### Self-preference
 
 A judge gives each text of its own teacher {bonus} in log-odds; the arm is as good as the teacher.
 Planted gap between its score of the arm and an unbiased judge's on the same {pairs} texts:
-{gap_planted}; found {gap}.
-"""
+{gap_planted}; found {gap}."""
 
 
 def main() -> int:
@@ -350,8 +351,7 @@ def main() -> int:
         gap_planted=f"{gap:.3f}",
         gap=spread(gaps, 3),
     )
-    file = Path(__file__).parents[2] / "docs" / "KNOWN_BIAS.md"
-    file.write_text(page, encoding="utf-8")
+    rewrite(Path(__file__).parents[2] / "docs" / "critics.md", BLOCK, page)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""`quip human`: blind pairs for people, and what they said. docs/HUMAN.md has the procedure."""
+"""`quip human`: blind pairs for people, and what they said; see docs/evaluation.md."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Verbs(TyperGroup):
 app = typer.Typer(
     cls=Verbs,
     help="Teach a small language model to be funny with a large one as teacher and critic.\n\n"
-    "First steps: `quip doctor`, then `quip try` (docs/TUTORIAL.md). Run it in a project's root.",
+    "First steps: `quip doctor`, then `quip try` (docs/tutorial.md). Run it in a project's root.",
     epilog="An arm is one way of training a student (sft, dpo, ...); each trained student is a "
     "version in MLflow's registry. The champion is the version in use, the challenger the newest "
     "rival.",
@@ -368,7 +368,7 @@ def init(
     """Lay out this pipeline in FOLDER, for your data and task.
 
     A git repository of its own, with the code, prompts, texts and params of this one or of a pack,
-    and none of its results (docs/ANOTHER_SKILL.md).
+    and none of its results (docs/another_skill.md).
     """
     from quip.cli import new_project, skill_packs
 
@@ -397,6 +397,23 @@ def results() -> None:
     typer.echo(f"Report page: {where}\nNext, try:")
     for number, line in enumerate(TRY_NEXT, start=1):
         typer.echo(f"  {number}. {line}")
+
+
+@app.command()
+def examples(
+    n: Annotated[int, typer.Option(min=1, help="How many test sentences.")] = 3,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="The block of README.md, marks included.")
+    ] = False,
+) -> None:
+    """Test sentences with the texts of teacher and students.
+
+    The first N by the sha256 of their ids, so that nobody chooses which are shown.
+    """
+    from quip.cli import examples as showing
+
+    found = showing.read(n)
+    typer.echo(showing.markdown(found) if markdown else showing.text(found), nl=not markdown)
 
 
 if __name__ == "__main__":

@@ -1,31 +1,25 @@
-"""Every number of the report, defined once, in report/glossary.yaml.
+"""Every number of the report, defined once, in reporting/glossary.yaml.
 
-The page shows the definitions; docs/METRICS.md is written from them:
+The report page shows the definitions; docs/evaluation.md holds them between two marks. To write
+them there anew:
 
-    python -m quip.reporting.glossary > docs/METRICS.md
+    python -m quip.reporting.glossary docs/evaluation.md
 """
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from textwrap import fill
 from typing import Any
 
 import yaml
 
+from quip.reporting.marked_block import rewrite
+
 FILE = Path(__file__).parent / "glossary.yaml"
-HEAD = """\
-# Metrics: every number, its formula and its code
-
-Written by `python -m quip.reporting.glossary > docs/METRICS.md` from
-[src/quip/reporting/glossary.yaml](../src/quip/reporting/glossary.yaml), which the report shows as
-well. The results of a run are in `data/metrics/wtr.json` (verdicts and texts) and
-`data/metrics/safety.json`; limits and settings are in `params.yaml`, sections `evaluate`, `debias`,
-`alarms` and `safety`.
-
-All-tie, all-loss and one-row inputs give numbers; an empty input, or one without a single readable
-verdict, is refused with a line that says what to do. No number is ever NaN.
-"""
+BLOCK = "glossary"
+"""The name of the marks in docs/evaluation.md."""
 
 
 def sections() -> list[dict[str, Any]]:
@@ -41,24 +35,27 @@ def path_of(code: str) -> str:
 
 
 def markdown() -> str:
-    """docs/METRICS.md."""
-    parts = [HEAD]
+    """The definitions as docs/evaluation.md shows them, without the marks."""
+    parts = []
     for section in sections():
-        parts.append(f"\n## {section['section']}\n")
+        parts.append(f"### {section['section']}")
         parts += [entry(term) for term in section["terms"]]
-    return "".join(parts)
+    return "\n\n".join(parts)
 
 
 def entry(term: dict[str, Any]) -> str:
-    lines = [f"\n### {term['term']}\n", f"{fill(term['says'], 100)}\n"]
+    """Name, meaning, formula, code and source of one number."""
+    lines = [f"#### {term['term']}", wrapped(term["says"])]
     if "formula" in term:
-        lines.append(f"```text\n{term['formula']}\n```\n")
-    file = path_of(term["code"])
-    code = f"[{term['code'].replace('/', '.')}](../{file})"
+        lines.append(f"```text\n{wrapped(term['formula'])}\n```")
+    code = f"Code: [{term['code'].replace('/', '.')}](../{path_of(term['code'])})."
     source = f" Source: {term['source']}." if "source" in term else ""
-    lines.append(f"Code: {code}.{source}\n")
-    return "\n".join(lines)
+    return "\n\n".join([*lines, wrapped(code + source)])
+
+
+def wrapped(text: str) -> str:
+    return fill(text, 100, break_long_words=False, break_on_hyphens=False)
 
 
 if __name__ == "__main__":
-    print(markdown(), end="")
+    rewrite(Path(sys.argv[1]), BLOCK, markdown())

@@ -19,7 +19,7 @@ from quip.models.student import Student, prompt
 from quip.runtime.errors import DataError
 
 BOUNDS: Mapping[str, float] = {"f32": 0.02, "f16": 0.05}
-"""Largest difference of a log-probability that is let through (docs/EXPORT.md: as measured)."""
+"""Largest difference of a log-probability that is let through (docs/serving.md: as measured)."""
 TOP = 10
 NEW_TOKENS = 12
 CONTEXT = 512

@@ -8,7 +8,7 @@ brio_dpo  DPO that starts from, and refers to, a student trained by BRIO on the 
 
 `--feedback`: the critic's rankings for BRIO, its pairs for DPO.
 `--rounds`: in how many rounds feedback is collected; this one takes its share of align.epochs.
-docs/OBJECTIVES.md explains the objectives, their settings and the rounds.
+docs/training.md explains the objectives, their settings and the rounds.
 
     python -m quip.stages.align --arm dpo --wanted data/roles/arms/dpo.json --start models/sft \
         --reference models/sft --feedback data/preferences.jsonl \

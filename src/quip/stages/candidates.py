@@ -21,7 +21,7 @@ from quip.training import distributed
 
 
 class Params(Section):
-    """`compare` is read by `critique`. Diverse beam search is not offered: docs/OBJECTIVES.md."""
+    """`compare` is read by `critique`. Diverse beam search is not offered: docs/training.md."""
 
     method: Literal["nucleus"]
     k: int

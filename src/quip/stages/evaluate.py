@@ -3,7 +3,7 @@
 Reads the verdicts of every arm, the control and duel verdicts, the responses, the teacher's
 references, the candidates (for length by round), the meaning scores and who plays which role;
 writes data/metrics/wtr.json, data/plots/wtr.csv and, with the paper's own rates,
-data/metrics/paper.md. Every number is defined in docs/METRICS.md.
+data/metrics/paper.md. Every number is defined in docs/evaluation.md.
 
     python -m quip.stages.evaluate --verdicts DIR --responses DIR --references FILE \
         --candidates FILE --rounds DIR --meaning FILE --similarity FILE --roles DIR --out FILE \

@@ -115,7 +115,7 @@ def both_texts(pairs: Sequence[Preference]) -> Texts:
 
 
 Term = Literal["sigmoid", "sigmoid_norm", "ipo", "hinge", "robust", "sft"]
-"""Terms of the loss, as TRL names them; docs/OBJECTIVES.md names their papers."""
+"""Terms of the loss, as TRL names them; docs/training.md names their papers."""
 
 
 OWN_TERMS = ("sigmoid", "robust", "sft")

@@ -1,7 +1,7 @@
 """The losses of feedback learning: pure functions, tensors in and tensors out.
 
 Log-probabilities are natural logarithms summed over a text's tokens, end-of-sequence included,
-unless a docstring says otherwise. docs/OBJECTIVES.md names the papers.
+unless a docstring says otherwise. docs/training.md names the papers.
 """
 
 from __future__ import annotations

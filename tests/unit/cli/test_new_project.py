@@ -95,7 +95,7 @@ def test_every_file_that_a_stage_needs_is_taken_along() -> None:
     assert needed("data/raw/gold.jsonl")
     assert needed("data/teacher/.gitignore")
     assert not needed("data/metrics/wtr.json")
-    assert not needed("docs/LOG.md")
+    assert not needed("docs/log.md")
 
 
 def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:

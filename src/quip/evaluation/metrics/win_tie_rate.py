@@ -3,7 +3,7 @@
 The paper reports WTR = win + tie (section 5), which indifference raises: a judge that ties
 everything scores every student 100 %. Claims therefore rest on score = win + tie/2, which such a
 judge leaves at one half; WTR is kept beside it for comparison with the paper. Every definition
-stands in docs/METRICS.md.
+stands in docs/evaluation.md.
 """
 
 from __future__ import annotations
