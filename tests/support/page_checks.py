@@ -27,6 +27,7 @@ from quip.llm.requests import prompts
 from quip.stages.roles import KNOWN_ARMS
 from quip.training.rounds import FEEDBACK_ARMS
 from repository import ROOT
+from walking import expanded, outs_of
 
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 WRITTEN = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
@@ -68,13 +69,8 @@ def packages() -> set[str]:
 
 @cache
 def outputs() -> set[str]:
-    """Every path that a stage writes, of every arm."""
-    found = set()
-    for stage in STAGES.values():
-        for out in [*stage.get("outs", []), *stage.get("metrics", [])]:
-            path = out if isinstance(out, str) else next(iter(out))
-            found |= {path.replace("${item.arm}", arm).replace("${key}", arm) for arm in KNOWN_ARMS}
-    return found
+    """Every path that a stage writes, of every arm and of two rounds."""
+    return {out for stage in expanded(2).values() for out in outs_of(stage)}
 
 
 @cache
