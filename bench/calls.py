@@ -194,10 +194,10 @@ def ask(what: str, count: int, letters: int = 60, instant: bool = False) -> None
 
 def fill(count: int, what: str = "throughput", letters: int = 60) -> None:
     """Replies as the server would give them, put into the store."""
-    from quip.llm import connection
+    from quip.llm import reply_store
     from quip.llm.requests.chat import ModelReply
 
-    store = connection.open_store()
+    store = reply_store.open_store()
     for request in requests(what, count, letters):
         key = request.key("m")
         if store.get(key) is None:

@@ -28,7 +28,7 @@ from quip.cli.skill_packs import overlaid
 from quip.core.jsonl import read_rows, write_rows
 from quip.core.params import read_params
 from quip.core.records import Critique, GoldPair, Response
-from quip.critics.debiasing import Debias, flipped, of
+from quip.critics.debiasing import Debias, calibrated_preference, order_flips
 from quip.evaluation.metrics import win_tie_rate
 from quip.llm.requests import prompts
 from quip.training import rounds
@@ -215,7 +215,9 @@ def result(arm: str) -> dict[str, Any]:
     rows = read_rows(f"data/verdicts/{arm}.jsonl", Critique)
     return win_tie_rate.summarise(
         [
-            win_tie_rate.Comparison(r.input, of(r, debias), flipped(r.forward, r.backward), 1.0)
+            win_tie_rate.Comparison(
+                r.input, calibrated_preference(r, debias), order_flips(r.forward, r.backward), 1.0
+            )
             for r in rows
         ],
         tie_margin=0.05,

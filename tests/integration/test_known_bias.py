@@ -12,7 +12,7 @@ import pytest
 import known_bias as bench
 from conftest import options
 from quip.core.jsonl import write_rows
-from quip.critics.debiasing import of
+from quip.critics.debiasing import calibrated_preference
 from quip.critics.unproven_gate import check_proven
 from quip.evaluation.critic_audit import audit_summary
 from quip.runtime.errors import DataError
@@ -69,7 +69,7 @@ def test_nineteen_in_twenty_intervals_hold_the_planted_agreement(
 def preferred(seed: bench.Seed, critic: str, method: str, word: float = 0.0) -> np.ndarray:
     rows = bench.answers(seed, bench.CRITICS[critic](seed))
     used = bench.debias(method, critic, word)  # type: ignore[arg-type]
-    return np.array([of(row, used) for row in rows], dtype=float)
+    return np.array([calibrated_preference(row, used) for row in rows], dtype=float)
 
 
 def test_a_constant_lean_is_taken_off_altogether(seeds: list[bench.Seed]) -> None:

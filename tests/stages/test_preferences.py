@@ -15,7 +15,14 @@ from conftest import options
 from quip.core.jsonl import read_rows, write_rows
 from quip.core.params import load
 from quip.core.records import Answer, Critique, Preference, Ranking
-from quip.critics.debiasing import Debias, flipped, logit, of, preference, sigmoid
+from quip.critics.debiasing import (
+    Debias,
+    calibrated_preference,
+    logit,
+    order_flips,
+    preference,
+    sigmoid,
+)
 from quip.critics.ranking import decide, rank
 from quip.evaluation.metrics.win_tie_rate import outcome
 from quip.runtime.errors import DataError, ParamsError
@@ -69,16 +76,18 @@ def swapped(row: Critique) -> Critique:
 
 def test_without_debiasing_one_order_speaks_and_the_digest_says_which() -> None:
     rows = [critique(0.9, 0.4, a=f"text {n}") for n in range(40)]
-    values = [of(row, NONE) for row in rows]
+    values = [calibrated_preference(row, NONE) for row in rows]
     assert {round(value, 3) for value in values if value is not None} == {0.9, 0.6}
-    assert values == [of(row, NONE) for row in rows]
+    assert values == [calibrated_preference(row, NONE) for row in rows]
 
 
 def test_the_lean_on_empty_texts_is_taken_off() -> None:
     """A critic that gives any first text 0.8 prefers nothing; `a` at 0.9 has odds 9 against 4."""
     leaning = [critique(0.8, 0.8, a=f"text {n}") for n in range(20)]
-    assert all(of(row, CONTENT_FREE) == pytest.approx(0.5) for row in leaning)
-    values = {of(critique(0.9, 0.9, a=f"text {n}"), CONTENT_FREE) for n in range(20)}
+    assert all(calibrated_preference(row, CONTENT_FREE) == pytest.approx(0.5) for row in leaning)
+    values = {
+        calibrated_preference(critique(0.9, 0.9, a=f"text {n}"), CONTENT_FREE) for n in range(20)
+    }
     assert sorted(round(value, 3) for value in values if value is not None) == [
         round(4 / 13, 3),
         round(9 / 13, 3),
@@ -91,7 +100,7 @@ def test_swapping_the_texts_turns_the_one_order_too(
     debias: Debias, forward: float, backward: float
 ) -> None:
     row = critique(forward, backward)
-    value, turned = of(row, debias), of(swapped(row), debias)
+    value, turned = calibrated_preference(row, debias), calibrated_preference(swapped(row), debias)
     assert value is not None
     assert turned is not None
     assert value + turned == pytest.approx(1)
@@ -101,16 +110,19 @@ def test_swapping_the_texts_turns_the_one_order_too(
 def test_identical_texts_and_learned_critics_have_no_position(debias: Debias) -> None:
     same = critique(0.5, 0.5, a="B")
     both = {"forward": Answer(p_first=0.5, source="identical")}
-    assert of(same.model_copy(update={**both, "backward": both["forward"]}), debias) == 0.5
+    assert (
+        calibrated_preference(same.model_copy(update={**both, "backward": both["forward"]}), debias)
+        == 0.5
+    )
     forward, backward = (Answer(p_first=p, source="learned") for p in (0.7, 0.3))
     learned = critique(0.7, 0.3).model_copy(update={"forward": forward, "backward": backward})
-    assert of(learned, debias) == pytest.approx(0.7)
+    assert calibrated_preference(learned, debias) == pytest.approx(0.7)
 
 
 @ONE_ORDER
 def test_an_unread_order_is_no_vote_there_either(debias: Debias) -> None:
-    assert of(critique(None, 0.4), debias) is None
-    assert of(critique(0.4, None), debias) is None
+    assert calibrated_preference(critique(None, 0.4), debias) is None
+    assert calibrated_preference(critique(0.4, None), debias) is None
 
 
 def test_the_method_content_free_needs_its_number(project: Project) -> None:
@@ -137,8 +149,8 @@ def test_worked_values(
     forward: float, backward: float, by_log_odds: float, by_probability: float
 ) -> None:
     row = critique(forward, backward)
-    assert of(row, LOG_ODDS) == pytest.approx(by_log_odds, abs=1e-4)
-    assert of(row, PROBABILITY) == pytest.approx(by_probability, abs=1e-4)
+    assert calibrated_preference(row, LOG_ODDS) == pytest.approx(by_log_odds, abs=1e-4)
+    assert calibrated_preference(row, PROBABILITY) == pytest.approx(by_probability, abs=1e-4)
 
 
 @EVERY_WAY
@@ -147,7 +159,7 @@ def test_swapping_the_order_flips_the_preference(
     debias: Debias, forward: float, backward: float
 ) -> None:
     row = critique(forward, backward, a="one two three", b="one")
-    here, there = of(row, debias), of(swapped(row), debias)
+    here, there = calibrated_preference(row, debias), calibrated_preference(swapped(row), debias)
     assert here is not None
     assert there is not None
     assert 0 <= here <= 1
@@ -162,7 +174,7 @@ def test_swapping_the_order_flips_the_winner_exactly(
 ) -> None:
     """Once 0.55 was a win and 0.45 a tie at a margin of 0.05, by a rounding of floats."""
     row = critique(forward / 20, backward / 20, a="one two three", b="one")
-    here, there = of(row, debias), of(swapped(row), debias)
+    here, there = calibrated_preference(row, debias), calibrated_preference(swapped(row), debias)
     assert here is not None
     assert there is not None
     assert outcome(there, margin) == OPPOSITE[outcome(here, margin)]
@@ -173,7 +185,7 @@ def test_swapping_the_order_flips_the_winner_exactly(
 def test_a_text_against_itself_gives_one_half(debias: Debias, p: float) -> None:
     """Whatever the position bias: identical texts get the same answer in both orders. Once the
     rounding of (p + 1 - p) / 2 was taken for a preference."""
-    value = of(critique(p, p, a="same", b="same"), debias)
+    value = calibrated_preference(critique(p, p, a="same", b="same"), debias)
     assert value == 0.5
     assert outcome(value, 0.0) == "tie"
 
@@ -182,28 +194,30 @@ def test_a_text_against_itself_gives_one_half(debias: Debias, p: float) -> None:
 def test_a_constant_lean_to_one_position_changes_nothing(skill: float, lean: float) -> None:
     fair = critique(sigmoid(skill), sigmoid(-skill))
     leaning = critique(sigmoid(skill + lean), sigmoid(-skill + lean))
-    assert of(leaning, LOG_ODDS) == pytest.approx(of(fair, LOG_ODDS), abs=1e-9)
+    assert calibrated_preference(leaning, LOG_ODDS) == pytest.approx(
+        calibrated_preference(fair, LOG_ODDS), abs=1e-9
+    )
 
 
 def test_scale_says_how_surely_and_never_which() -> None:
     """Odds of 9 : 1 at half the scale are 3 : 1."""
     half = Debias(method="log_odds", scale=0.5, per_word=0.0)
-    assert of(critique(0.9, 0.1), half) == pytest.approx(0.75)
-    assert of(critique(0.1, 0.9), half) == pytest.approx(0.25)
+    assert calibrated_preference(critique(0.9, 0.1), half) == pytest.approx(0.75)
+    assert calibrated_preference(critique(0.1, 0.9), half) == pytest.approx(0.25)
 
 
 def test_every_word_more_takes_from_the_longer_text() -> None:
     """Odds of 3 : 1 for the text that is two words longer, at log(3) / 2 a word: one half."""
     row = critique(0.75, 0.25, a="one two three", b="one")
     fair = Debias(method="log_odds", scale=1.0, per_word=-math.log(3) / 2)
-    assert of(row, fair) == pytest.approx(0.5)
-    assert of(row, LOG_ODDS) == pytest.approx(0.75)
+    assert calibrated_preference(row, fair) == pytest.approx(0.5)
+    assert calibrated_preference(row, LOG_ODDS) == pytest.approx(0.75)
 
 
 @given(chances)
 def test_length_alone_never_decides(p: float) -> None:
     row = critique(p, p, a="one two three four five", b="one")
-    assert of(row, LENGTH) == 0.5
+    assert calibrated_preference(row, LENGTH) == 0.5
 
 
 @given(st.floats(1e-5, 1 - 1e-5))
@@ -226,9 +240,9 @@ def test_logit_stays_finite_at_the_ends() -> None:
 def test_an_unread_answer_is_never_a_vote(
     debias: Debias, forward: float | None, backward: float | None
 ) -> None:
-    assert of(critique(forward, backward), debias) is None
+    assert calibrated_preference(critique(forward, backward), debias) is None
     assert preference(answer(forward), answer(backward), debias.method) is None
-    assert flipped(answer(forward), answer(backward)) is None
+    assert order_flips(answer(forward), answer(backward)) is None
 
 
 @pytest.mark.parametrize(
@@ -238,7 +252,7 @@ def test_an_unread_answer_is_never_a_vote(
 def test_a_flip_is_a_named_text_that_changes_with_the_order(
     forward: float, backward: float, flips: bool
 ) -> None:
-    assert flipped(answer(forward), answer(backward)) is flips
+    assert order_flips(answer(forward), answer(backward)) is flips
 
 
 @pytest.mark.parametrize(
@@ -293,7 +307,7 @@ def test_a_critic_that_always_names_one_position_gives_no_pair(
     debias: Debias, always: float
 ) -> None:
     critiques = [critique(always, always, f"t{i}") for i in range(5)]
-    assert {of(row, debias) for row in critiques} == {0.5}
+    assert {calibrated_preference(row, debias) for row in critiques} == {0.5}
     rows, _, dropped = decide(critiques, debias, 0.5)
     assert (rows, dict(dropped)) == ([], {"unsure": 5})
 

@@ -17,7 +17,7 @@ from quip.core.records import Reference, Response, TrainingPair
 from quip.core.text import fold
 from quip.evaluation import safety_screen
 from quip.evaluation.safety_screen import Flag, Words, heard, read_patterns, read_words, screen
-from quip.llm import scheduler
+from quip.llm import retries
 from quip.llm.requests.chat import ModelReply
 from quip.runtime.errors import DataError
 from quip.stages import safety
@@ -183,7 +183,7 @@ def test_a_classifier_at_a_real_endpoint_adds_its_flags_and_its_ledger(
     project: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once per different text, none for the empty one; what it does not say clearly is counted."""
-    monkeypatch.setattr(scheduler, "FIRST_WAIT", 0.02)
+    monkeypatch.setattr(retries, "FIRST_WAIT", 0.02)
     said = {"Two.": "unsafe: sexual", "I will stab you.": "unsafe\nviolence", "Women": "Hm."}
 
     def answer(body: dict[str, Any]) -> tuple[int, bytes, dict[str, str]]:
@@ -217,7 +217,7 @@ def test_the_classifier_hears_every_text_through_faults(
     project: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The misbehaving server answers in numbers: nothing is read, nothing is lost or flagged."""
-    monkeypatch.setattr(scheduler, "FIRST_WAIT", 0.02)
+    monkeypatch.setattr(retries, "FIRST_WAIT", 0.02)
     with FaultyServer(faults=True) as server:
         endpoint = {"base_url": server.url, "model": "m", "timeout": 5, "retries": 12}
         root = project(arms=["sft"], endpoints={"guard": endpoint}, safety={"endpoint": "guard"})

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, get_args
 import numpy as np
 
 from quip.core.records import Answer, Critique, GoldPair
-from quip.critics.debiasing import Debias, Method, logit, of
+from quip.critics.debiasing import Debias, Method, calibrated_preference, logit
 from quip.critics.ranking import decide
 from quip.evaluation import critic_audit
 from quip.evaluation.critic_comparison import fit
@@ -260,7 +260,7 @@ def leakage(seeds: list[Seed]) -> tuple[Array, float]:
             rows = answers(seed, (odds + LEAN, -odds + LEAN))
             compared = [
                 win_tie_rate.Comparison(
-                    row.input, of(row, debias("log_odds", "position")), None, 1.0
+                    row.input, calibrated_preference(row, debias("log_odds", "position")), None, 1.0
                 )
                 for row in rows
             ]

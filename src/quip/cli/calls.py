@@ -24,7 +24,7 @@ app = typer.Typer(no_args_is_help=True, help="The replies that are paid for and 
 
 @contextmanager
 def opened() -> Iterator[CallStore]:
-    from quip.llm.connection import open_store
+    from quip.llm.reply_store import open_store
 
     store = open_store()
     try:

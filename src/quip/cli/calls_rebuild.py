@@ -32,7 +32,7 @@ import yaml
 from quip.core.jsonl import read_rows
 from quip.core.params import load
 from quip.core.records import Answer, Critique, Exemplar, LiteralText, Reply
-from quip.critics.critic_kinds import LEARNED, CriticParams, prompt_of
+from quip.critics.critic_kinds import LEARNED, CriticParams, prompt_name
 from quip.critics.judges import JudgeParams
 from quip.critics.multiple_choice import p_first_of_logprobs, questions
 from quip.llm.endpoints import endpoint
@@ -92,7 +92,7 @@ def outputs() -> Iterator[tuple[str, Found]]:
     if CRITIQUED.is_file():
         critic = load("critic", CriticParams)
         if critic.kind == "mcp":
-            yield "critique", compared(CRITIQUED, prompt_of(critic), critic.samples)
+            yield "critique", compared(CRITIQUED, prompt_name(critic), critic.samples)
     for file in sorted(VERDICTS.glob("*.jsonl")):
         judge = load("judge", JudgeParams)
         stage = file.stem if file.stem in ("duel", "control") else f"judge@{file.stem}"

@@ -21,8 +21,8 @@ from typing import Any
 from quip.core.jsonl import read_rows
 from quip.core.params import check
 from quip.core.records import Exemplar, GoldPair, LiteralText, Split
-from quip.critics.critic_kinds import LEARNED, PANEL, CriticParams, parse, prompt_of
-from quip.llm import connection
+from quip.critics.critic_kinds import LEARNED, PANEL, CriticParams, parse, prompt_name
+from quip.llm import reply_store
 from quip.llm.costs import LETTERS_PER_TOKEN, prices
 from quip.llm.endpoints import Endpoint
 from quip.llm.reply_store import Record
@@ -135,7 +135,7 @@ def audits(sections: Mapping[str, Any], data: Data) -> list[Work]:
     """The critic and every judge that is not the critic itself, on the held-out gold pairs."""
     critic, judge = critic_of(sections), sections["judge"]
     few = sum(min(n, sections["audit"]["per_kind"] or n) for n in data.gold.values())
-    same = critic.kind == "mcp" and (prompt_of(critic), critic.samples) == (
+    same = critic.kind == "mcp" and (prompt_name(critic), critic.samples) == (
         judge["prompt"],
         judge["samples"],
     )
@@ -177,7 +177,7 @@ def asked_of(
         calls = pairs * (4 if critic.calibrated else 2)
         size = (tokens(data.literal + LETTERS_SHOWN) + TOKENS_AROUND, 1)
         return [called(stage, "critic", critic.endpoint, calls, size, sections, data)]
-    asker = {"prompt": prompt_of(critic), "samples": critic.samples}
+    asker = {"prompt": prompt_name(critic), "samples": critic.samples}
     out = REASON_TOKENS if critic.kind == "mcp_reason" else 0
     return [compared(stage, "critic", critic.endpoint, pairs, asker, sections, data, out)]
 
@@ -319,7 +319,7 @@ def measure(sections: Mapping[str, Any], prepared_here: bool = True) -> Data:
 
 
 def stored() -> list[Record]:
-    with closing(connection.open_store()) as store:
+    with closing(reply_store.open_store()) as store:
         return [record for record in store.records() if record.kind == "call"]
 
 

@@ -14,71 +14,71 @@ text and input (compare Holtzman et al. 2021, arXiv 2104.08315).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from quip.core.records import Answer, Critique
+from quip.critics.comparison import Comparison
 from quip.critics.debiasing import sigmoid
-from quip.llm.connection import Oracle
+from quip.llm.connection import LLM
 from quip.llm.requests import prompts
 from quip.llm.requests.chat import ModelReply
 from quip.llm.requests.protocols import ECHO, FORCED, TOKENS, NoEcho, scoring, tokenizing
 from quip.runtime.errors import EndpointError
 
-if TYPE_CHECKING:
-    from quip.critics.comparison import Comparison
-
 ALONE = "cloze_alone"
 TEXT = "{text}"
-Told = tuple[str, str]
-"""(what stands before the text, the text)"""
+ScoredText = tuple[str, str]
+"""(the template up to the text, the text whose likelihood is asked)"""
 
 
 def compare(
-    oracle: Oracle, prompt: str, calibrated: bool, pairs: Sequence[Comparison], what: str
+    llm: LLM, prompt: str, calibrated: bool, pairs: Sequence[Comparison], what: str
 ) -> list[Critique]:
     """A critique of every pair, in their order; two calls a pair, four when `calibrated`."""
     asked = [pair for pair in pairs if pair.a != pair.b]
-    told = [before(prompt, pair.literal, text) for pair in asked for text in (pair.a, pair.b)]
-    alone = [before(ALONE, "", text) for _, text in told] if calibrated else []
-    value = likelihoods(oracle, list(dict.fromkeys([*told, *alone])), what)
+    texts = [(pair.literal, text) for pair in asked for text in (pair.a, pair.b)]
+    scored = [prefix_and_text(prompt, literal, text) for literal, text in texts]
+    alone = [prefix_and_text(ALONE, "", text) for _, text in scored] if calibrated else []
+    value = likelihoods(llm, list(dict.fromkeys([*scored, *alone])), what)
 
-    def worth(literal: str, text: str) -> float | None:
-        found = value[before(prompt, literal, text)]
-        bare = value[before(ALONE, "", text)] if calibrated else 0.0
+    def score(literal: str, text: str) -> float | None:
+        found = value[prefix_and_text(prompt, literal, text)]
+        bare = value[prefix_and_text(ALONE, "", text)] if calibrated else 0.0
         return None if found is None or bare is None else found - bare
 
-    return [critique(pair, oracle.name, worth) for pair in pairs]
+    return [critique(pair, llm.name, score) for pair in pairs]
 
 
-def before(prompt: str, literal: str, text: str) -> Told:
-    """The template's words up to the text, filled in, and the text."""
+def prefix_and_text(prompt: str, literal: str, text: str) -> ScoredText:
+    """The template up to the text, filled in, and the text."""
     template = "\n".join(part for _, part in prompts.read(prompt))
     start = template.partition(TEXT)[0]
     return prompts.fill((("user", start),), literal=literal)[0][1], text
 
 
-def likelihoods(oracle: Oracle, told: Sequence[Told], what: str) -> dict[Told, float | None]:
+def likelihoods(
+    llm: LLM, scored: Sequence[ScoredText], what: str
+) -> dict[ScoredText, float | None]:
     """Mean log-probability of a text's tokens; None where the call failed for good.
 
     Raises EndpointError, with what would do, when the endpoint returns none of prompts.
     """
-    forced = oracle.settings.embedded
-    cut = tokens(oracle, [text for _, text in told], what) if forced else {}
-    requests = [scoring(start, text, cut.get(text)) for start, text in told]
+    forced = llm.settings.embedded
+    cut = tokenize(llm, [text for _, text in scored], what) if forced else {}
+    requests = [scoring(start, text, cut.get(text)) for start, text in scored]
     try:
-        replies = list(oracle.ask(requests, what, len(requests), FORCED if forced else ECHO))
+        replies = list(llm.ask(requests, what, len(requests), FORCED if forced else ECHO))
     except NoEcho as error:
-        raise EndpointError(f"endpoint '{oracle.name}': {error}.") from None
+        raise EndpointError(f"endpoint '{llm.name}': {error}.") from None
     except EndpointError as error:
         hint = "" if forced else " (critic.kind 'cloze' asks /completions for `echo`)"
         raise EndpointError(f"{error}{hint}") from None
-    return dict(zip(told, (mean_logprob(reply) for reply in replies), strict=True))
+    return dict(zip(scored, (mean_logprob(reply) for reply in replies), strict=True))
 
 
-def tokens(oracle: Oracle, texts: Sequence[str], what: str) -> dict[str, list[int]]:
+def tokenize(llm: LLM, texts: Sequence[str], what: str) -> dict[str, list[int]]:
     """The embedded engine's tokens of each text."""
     texts = list(dict.fromkeys(texts))
-    replies = oracle.ask([tokenizing(text) for text in texts], what, len(texts), TOKENS)
+    replies = llm.ask([tokenizing(text) for text in texts], what, len(texts), TOKENS)
     cut = zip(texts, replies, strict=True)
     return {text: [int(token) for token in reply.text.split()] for text, reply in cut if reply}
 
@@ -89,12 +89,12 @@ def mean_logprob(reply: ModelReply | None) -> float | None:
     return sum(value for _, value in reply.top_logprobs) / len(reply.top_logprobs)
 
 
-def critique(pair: Comparison, judge: str, worth: Callable[[str, str], float | None]) -> Critique:
+def critique(pair: Comparison, judge: str, score: Callable[[str, str], float | None]) -> Critique:
     """Both orders of a critic that sees one text at a time are each other's complement."""
     if pair.a == pair.b:
         forward = backward = Answer(p_first=0.5, source="identical")
     else:
-        a, b = worth(pair.literal, pair.a), worth(pair.literal, pair.b)
+        a, b = score(pair.literal, pair.a), score(pair.literal, pair.b)
         if a is None or b is None:
             forward = backward = Answer(p_first=None, source="unread")
         else:

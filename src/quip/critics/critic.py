@@ -19,11 +19,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from quip.critics import learned, panel, prompted
 from quip.critics.comparison import Answers, Comparison
 from quip.critics.critic_kinds import LEARNED, PANEL, CriticParams
-from quip.critics.learned import learned
-from quip.critics.prompted import put
-from quip.llm import connection
 
 
 def ask(
@@ -31,10 +29,7 @@ def ask(
 ) -> Answers:
     """The critic `params` on `pairs`; `reward` is the folder of the learned one."""
     if params.kind == LEARNED:
-        return Answers(learned(reward, pairs), {})
+        return Answers(learned.critiques(reward, pairs), {})
     if params.kind == PANEL:
-        from quip.critics import panel
-
-        return panel.ask(params, reward, pairs, what)
-    with connection.connect(params.endpoint) as model:
-        return Answers(put(model, params, pairs, what), model.spent())
+        return panel.ask(params, pairs, what)
+    return prompted.ask(params, pairs, what)

@@ -75,7 +75,7 @@ def parse(spec: str, base: CriticParams) -> CriticParams:
     )
 
 
-def spelled(critic: CriticParams) -> str:
+def short_form(critic: CriticParams) -> str:
     """The short form of a critic, which `parse` reads; without its endpoint."""
     if critic.kind not in ASKED:
         return critic.kind
@@ -85,17 +85,17 @@ def spelled(critic: CriticParams) -> str:
     return f"{critic.kind}{question}{calibrated}{'' if own else f'/{critic.prompt}'}"
 
 
-def named(critic: CriticParams) -> str:
+def critic_name(critic: CriticParams) -> str:
     """What this critic is called as a judge: `learned`, `panel`, the endpoint of the multiple
     choice about the overall question, else its short form with the endpoint."""
     if critic.kind not in ASKED:
         return critic.kind
     if critic.kind == "mcp" and critic.question == "overall":
         return critic.endpoint
-    return f"{spelled(critic)}@{critic.endpoint}"
+    return f"{short_form(critic)}@{critic.endpoint}"
 
 
-def prompt_of(critic: CriticParams) -> str:
+def prompt_name(critic: CriticParams) -> str:
     """The prompt that is asked; of an `mcp_reason` or `cloze` it must be one of that form."""
     name = critic.prompt or PROMPTS[critic.kind]
     return name if critic.question == "overall" else f"{name}_{critic.question}"

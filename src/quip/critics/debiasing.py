@@ -3,10 +3,10 @@
 Pure functions over `Answer`s. Probabilities are clipped to [EPSILON, 1 - EPSILON] before log-odds,
 so that a critic that is certain does not become infinitely certain.
 
-Three biases, three remedies, all in `of`. Position: by `method`, below. Confidence: a small model's
-log-odds say which text it prefers, but not how surely; `scale` turns them into probabilities.
-Length: a critic that favours the longer text loses `per_word` for every word more. The numbers are
-fitted on the tuning half of the gold pairs (`quip critics`).
+Three biases, three remedies, all in `calibrated_preference`. Position: by `method`, below.
+Confidence: a small model's log-odds say which text it prefers, but not how surely; `scale` turns
+them into probabilities. Length: a critic that favours the longer text loses `per_word` for every
+word more. The numbers are fitted on the tuning half of the gold pairs (`quip critics`).
 
 With p1 the probability that the critic gives the first text when a is shown first, p2 when b is:
 
@@ -72,7 +72,7 @@ def preference(forward: Answer, backward: Answer, method: Method = "log_odds") -
     sigmoid((logit p_forward - logit p_backward) / 2), which a constant shift towards one position
     leaves unchanged; with "probability" it is (p_forward + 1 - p_backward) / 2, the paper's
     section on position bias. None when either order could not be read. For the methods that look
-    at one order, see `debiased`.
+    at one order, see `debiased_preference`.
     """
     if forward.p_first is None or backward.p_first is None:
         return None
@@ -81,7 +81,7 @@ def preference(forward: Answer, backward: Answer, method: Method = "log_odds") -
     return sigmoid((logit(forward.p_first) - logit(backward.p_first)) / 2)
 
 
-def debiased(critique: Critique, debias: Debias) -> float | None:
+def debiased_preference(critique: Critique, debias: Debias) -> float | None:
     """The preference for text `a`, freed of position bias as `debias.method` says; None when an
     order could not be read. A learned critic has no position: both orders say the same."""
     forward, backward = critique.forward, critique.backward
@@ -106,23 +106,23 @@ def a_is_shown(critique: Critique) -> bool:
     return first <= second
 
 
-def of(critique: Critique, debias: Debias) -> float | None:
+def calibrated_preference(critique: Critique, debias: Debias) -> float | None:
     """The calibrated preference for text `a` of one comparison, in [0, 1].
 
-    sigmoid(scale * logit(p) + per_word * (words(a) - words(b))), where p is `debiased`: a logistic
-    regression without intercept, so that swapping the texts gives exactly one minus it. A critic
-    that answers the same whichever text comes first prefers neither: one half, whatever the
-    lengths. A learned critic's p is a fitted probability already and stays as it is. None when
+    sigmoid(scale * logit(p) + per_word * (words(a) - words(b))), where p is `debiased_preference`:
+    a logistic regression without intercept, so that swapping the texts gives exactly one minus it.
+    A critic that answers the same whichever text comes first prefers neither: one half, whatever
+    the lengths. A learned critic's p is a fitted probability already and stays as it is. None when
     either order could not be read.
     """
-    p = debiased(critique, debias)
+    p = debiased_preference(critique, debias)
     if p is None or p == 0.5 or critique.forward.source == "learned":
         return p
     longer = len(critique.a.split()) - len(critique.b.split())
     return sigmoid(debias.scale * logit(p) + debias.per_word * longer)
 
 
-def flipped(forward: Answer, backward: Answer) -> bool | None:
+def order_flips(forward: Answer, backward: Answer) -> bool | None:
     """Whether the named text changes with the order (the paper's PB counts these).
 
     A critic that puts exactly one half on both positions names nothing and does not flip.

@@ -10,8 +10,8 @@ from pydantic import Field
 
 from quip.core.params import Section
 from quip.core.records import Critique, Split
+from quip.critics import learned
 from quip.critics.comparison import Comparison
-from quip.critics.learned import learned
 from quip.critics.multiple_choice import compare
 from quip.llm import connection
 from quip.runtime.errors import DataError
@@ -33,29 +33,30 @@ class JudgeParams(Section):
     costs no call, always compares all."""
 
 
-class Verdicts(NamedTuple):
-    """What the judges said, and the ledger of each that costs calls."""
+class JudgeAnswers(NamedTuple):
+    """The critiques of all judges, and the ledger of each that costs calls."""
 
     rows: list[Critique]
     spent: dict[str, dict[str, float | str]]
 
 
-def verdicts(
+def ask_judges(
     params: JudgeParams,
     reward: str | Path,
     pairs: Sequence[Comparison],
     what: str,
-    few: Sequence[Comparison] | None = None,
-) -> Verdicts:
+    endpoint_pairs: Sequence[Comparison] | None = None,
+) -> JudgeAnswers:
     """The critiques of all judges, judge by judge, in the order of `pairs`; `reward` is the folder
-    of the learned critic. Endpoints, which cost calls, are asked about `few`, if given."""
+    of the learned critic. Endpoints, which cost calls, are asked about `endpoint_pairs` instead,
+    where given. Raises DataError when there is no pair."""
     if not pairs:
         raise DataError(f"{what}: there is nothing to compare (no input has a teacher reference).")
     rows: list[Critique] = []
     spent = {}
-    few = pairs if few is None else few
+    asked = pairs if endpoint_pairs is None else endpoint_pairs
     for name in params.endpoints:
-        with connection.connect(name) as model:
-            rows += compare(model, params.prompt, params.samples, few, f"{what} ({name})")
-            spent[name] = model.spent()
-    return Verdicts(rows + learned(reward, pairs) if params.learned else rows, spent)
+        with connection.connect(name) as llm:
+            rows += compare(llm, params.prompt, params.samples, asked, f"{what} ({name})")
+            spent[name] = llm.spent()
+    return JudgeAnswers(rows + learned.critiques(reward, pairs) if params.learned else rows, spent)

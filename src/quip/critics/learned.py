@@ -11,8 +11,8 @@ from quip.critics.critic_kinds import LEARNED
 from quip.critics.debiasing import sigmoid
 
 
-def learned(folder: str | Path, pairs: Sequence[Comparison]) -> list[Critique]:
-    """The learned critic's word on every pair: p_first = sigmoid(r(first) - r(second)), so that
+def critiques(folder: str | Path, pairs: Sequence[Comparison]) -> list[Critique]:
+    """The learned critic's critique of every pair: p_first = sigmoid(r(first) - r(second)), so that
     the two orders are each other's complement."""
     from quip.critics import reward_model
 

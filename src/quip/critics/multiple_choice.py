@@ -9,9 +9,9 @@ from functools import partial
 
 from quip.core.records import Answer, Critique
 from quip.critics.comparison import Comparison
-from quip.critics.critic_kinds import CriticParams, named, prompt_of
+from quip.critics.critic_kinds import CriticParams, critic_name, prompt_name
 from quip.llm import connection
-from quip.llm.connection import Oracle
+from quip.llm.connection import LLM
 from quip.llm.requests import prompts
 from quip.llm.requests.chat import ModelReply, Request
 from quip.llm.requests.protocols import REASONED, final_choice
@@ -29,7 +29,7 @@ EMPTY = ("N/A", "[MASK]", "")
 
 
 def compare(
-    oracle: Oracle,
+    llm: LLM,
     prompt: str,
     samples: int,
     pairs: Sequence[Comparison],
@@ -43,7 +43,7 @@ def compare(
     literal once.
     """
     messages = prompts.read(prompt)
-    logprobs = oracle.settings.logprobs
+    logprobs = llm.settings.logprobs
     asked = [pair for pair in pairs if pair.a != pair.b]
     each = 1 if logprobs else samples
     requests = (
@@ -53,15 +53,17 @@ def compare(
         for request in questions(messages, pair.literal, first, second, samples, logprobs, reason)
     )
     total = 2 * each * len(asked)
-    replies = reasoned(oracle, requests, what) if reason else oracle.ask(requests, what, total)
-    return [answered(pair, oracle.name, replies, each, reason) for pair in pairs]
+    replies = ask_with_reasons(llm, requests, what) if reason else llm.ask(requests, what, total)
+    return [read_critique(pair, llm.name, replies, each, reason) for pair in pairs]
 
 
-def reasoned(oracle: Oracle, requests: Iterable[Request], what: str) -> Iterator[ModelReply | None]:
+def ask_with_reasons(
+    llm: LLM, requests: Iterable[Request], what: str
+) -> Iterator[ModelReply | None]:
     """Answers with a reason. One that ends without a choice (a small model's often do: cut off, or
     content with its reason) is answered for the choice alone, once, its reason before its eyes."""
     asked = list(requests)
-    replies = list(oracle.ask(asked, what, len(asked), REASONED))
+    replies = list(llm.ask(asked, what, len(asked), REASONED))
     again = {
         i: Request(
             (*request.messages, ("assistant", reply.text.strip()), ("user", INSIST)),
@@ -74,7 +76,7 @@ def reasoned(oracle: Oracle, requests: Iterable[Request], what: str) -> Iterator
         for i, (request, reply) in enumerate(zip(asked, replies, strict=True))
         if reply is not None and final_choice(reply.text) is None
     }
-    choices = oracle.ask(again.values(), f"{what}, the choice alone", len(again))
+    choices = llm.ask(again.values(), f"{what}, the choice alone", len(again))
     for i, choice in zip(again, choices, strict=True):
         reply = replies[i]
         if choice is not None and reply is not None:
@@ -100,7 +102,7 @@ def questions(
     return [ask(temperature=1.0, max_tokens=most, seed=seed) for seed in range(samples)]
 
 
-def content_free(params: CriticParams) -> float:
+def measure_content_free(params: CriticParams) -> float:
     """The critic's probability for the first of two texts that say nothing, the mean over `EMPTY`
     (Zhao et al. 2021); one half for a critic that sees no positions.
 
@@ -108,25 +110,25 @@ def content_free(params: CriticParams) -> float:
     """
     if params.kind not in ("mcp", "mcp_reason"):
         return 0.5
-    messages, reason = prompts.read(prompt_of(params)), params.kind == "mcp_reason"
-    with connection.connect(params.endpoint) as model:
-        logprobs = model.settings.logprobs
+    messages, reason = prompts.read(prompt_name(params)), params.kind == "mcp_reason"
+    with connection.connect(params.endpoint) as llm:
+        logprobs = llm.settings.logprobs
         each = 1 if logprobs else params.samples
         asked = [
             request
             for text in EMPTY
             for request in questions(messages, text, text, text, params.samples, logprobs, reason)
         ]
-        what = f"{named(params)} on empty texts"
-        replies = reasoned(model, asked, what) if reason else model.ask(asked, what, len(asked))
-        answers = [read([next(replies) for _ in range(each)], reason) for _ in EMPTY]
+        what = f"{critic_name(params)} on empty texts"
+        replies = ask_with_reasons(llm, asked, what) if reason else llm.ask(asked, what, len(asked))
+        answers = [read_answer([next(replies) for _ in range(each)], reason) for _ in EMPTY]
     read_ones = [answer.p_first for answer in answers if answer.p_first is not None]
     if not read_ones:
-        raise DataError(f"{named(params)}: no answer on empty texts could be read.")
+        raise DataError(f"{critic_name(params)}: no answer on empty texts could be read.")
     return sum(read_ones) / len(read_ones)
 
 
-def answered(
+def read_critique(
     pair: Comparison,
     judge: str,
     replies: Iterator[ModelReply | None],
@@ -136,11 +138,12 @@ def answered(
     if pair.a == pair.b:
         forward = backward = Answer(p_first=0.5, source="identical")
     else:
-        forward, backward = (read([next(replies) for _ in range(each)], reason) for _ in range(2))
+        orders = ([next(replies) for _ in range(each)] for _ in range(2))
+        forward, backward = (read_answer(order, reason) for order in orders)
     return Critique(**pair._asdict(), judge=judge, forward=forward, backward=backward)
 
 
-def read(replies: Sequence[ModelReply | None], reason: bool = False) -> Answer:
+def read_answer(replies: Sequence[ModelReply | None], reason: bool = False) -> Answer:
     """One order's answer: from log-probabilities if there are any, else from the choices named.
     After a `reason` only the choice that the answer ends with is one."""
     known = [reply for reply in replies if reply is not None]
@@ -172,8 +175,8 @@ def p_first_of_logprobs(top: Sequence[tuple[str, float]]) -> float | None:
 
 def parse_choice(text: str) -> str | None:
     """The choice an answer names: "1" or "2"; None when it names none, both or another number."""
-    named = set(NUMBER.findall(text))
-    return named.pop() if named in ({"1"}, {"2"}) else None
+    numbers = set(NUMBER.findall(text))
+    return numbers.pop() if numbers in ({"1"}, {"2"}) else None
 
 
 def p_first_of_choices(choices: Sequence[str | None]) -> float | None:

@@ -38,11 +38,11 @@ class CritiqueParams(Section):
     ngram: int = Field(ge=1)
     length_ratio: tuple[float, float]
     unproven: str | None
-    """The critic (`quip.critics.critic_kinds.named`) to learn from although its audit reaches
+    """The critic (`quip.critics.critic_kinds.critic_name`) to learn from although its audit reaches
     chance."""
 
 
-class Compared(BaseModel):
+class CandidateCounts(BaseModel):
     """What `critique` needs of the section `candidates`."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")

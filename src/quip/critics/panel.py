@@ -23,7 +23,7 @@ import numpy as np
 
 from quip.core.jsonl import read_rows
 from quip.core.records import Answer, Critique, GoldPair
-from quip.critics import comparison, critic, critic_kinds
+from quip.critics import comparison, critic_kinds, prompted
 from quip.critics.comparison import Answers, Comparison
 from quip.critics.critic_kinds import LEARNED, PANEL, CriticParams
 from quip.critics.debiasing import logit, preference, sigmoid
@@ -34,23 +34,21 @@ WORDS = "words"
 Spent = dict[str, float | str]
 
 
-def ask(
-    params: CriticParams, reward: str | Path, pairs: Sequence[Comparison], what: str
-) -> Answers:
+def ask(params: CriticParams, pairs: Sequence[Comparison], what: str) -> Answers:
     """The panel's word on every pair, after a fit on the tuning half of the gold pairs."""
-    gold = chosen(read_rows(GOLD, GoldPair), "tune", params.panel.per_kind)
+    gold = gold_half(read_rows(GOLD, GoldPair), "tune", params.panel.per_kind)
     if not gold:
         raise DataError("no gold pair is marked 'tune': the panel has nothing to be fitted on.")
     lessons = comparison.gold_comparisons(gold)
-    known, learning = signals(params, reward, lessons, f"{what} (panel, to be fitted)")
+    known, learning = signals(params, lessons, f"{what} (panel, to be fitted)")
     weights = regression(known[~np.isnan(known).any(axis=1)])
-    found, asking = signals(params, reward, pairs, what)
-    rows = [answered(pair, x @ weights) for pair, x in zip(pairs, found, strict=True)]
-    return Answers(rows, total([learning, asking]))
+    found, asking = signals(params, pairs, what)
+    rows = [panel_critique(pair, x @ weights) for pair, x in zip(pairs, found, strict=True)]
+    return Answers(rows, merge_ledgers([learning, asking]))
 
 
 def signals(
-    params: CriticParams, reward: str | Path, pairs: Sequence[Comparison], what: str
+    params: CriticParams, pairs: Sequence[Comparison], what: str
 ) -> tuple[np.ndarray, Spent]:
     """One row a pair, one column a signal, NaN where no answer could be read; and the ledger."""
     columns, spent = [], []
@@ -58,11 +56,10 @@ def signals(
         if spec == WORDS:
             columns.append([float(len(p.a.split()) - len(p.b.split())) for p in pairs])
             continue
-        one = member(spec, params)
-        answers = critic.ask(one, reward, pairs, f"{what}, {spec}")
+        answers = prompted.ask(member(spec, params), pairs, f"{what}, {spec}")
         columns.append([log_odds(row) for row in answers.rows])
         spent.append(answers.spent)
-    return np.array(columns).T, total(spent)
+    return np.array(columns).T, merge_ledgers(spent)
 
 
 def member(spec: str, params: CriticParams) -> CriticParams:
@@ -94,7 +91,7 @@ def regression(features: np.ndarray) -> np.ndarray:
     return np.asarray(fitted / spread)
 
 
-def answered(pair: Comparison, x: float) -> Critique:
+def panel_critique(pair: Comparison, x: float) -> Critique:
     """The panel's critique; its source is `learned`: a fitted probability without position."""
     if pair.a == pair.b:
         forward = backward = Answer(p_first=0.5, source="identical")
@@ -105,14 +102,14 @@ def answered(pair: Comparison, x: float) -> Critique:
     return Critique(**pair._asdict(), judge=PANEL, forward=forward, backward=backward)
 
 
-def chosen(pairs: Sequence[GoldPair], half: str, per_kind: int | None) -> list[GoldPair]:
+def gold_half(pairs: Sequence[GoldPair], half: str, per_kind: int | None) -> list[GoldPair]:
     """One half of the gold pairs, at most `per_kind` of each kind (the first in the file)."""
     kinds = dict.fromkeys(pair.kind for pair in pairs)
     halves = {k: [p for p in pairs if p.kind == k and p.half == half] for k in kinds}
     return [pair for group in halves.values() for pair in group[:per_kind]]
 
 
-def total(ledgers: Sequence[Spent]) -> Spent:
+def merge_ledgers(ledgers: Sequence[Spent]) -> Spent:
     """Several ledgers as one; the models' names joined."""
     counts = Counter[str]()
     for ledger in ledgers:

@@ -5,21 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from quip.core.records import Critique
-from quip.critics.comparison import Comparison
-from quip.critics.critic_kinds import CriticParams, named, prompt_of
-from quip.critics.multiple_choice import compare
-from quip.llm.connection import Oracle
+from quip.critics import cloze, multiple_choice
+from quip.critics.comparison import Answers, Comparison
+from quip.critics.critic_kinds import CriticParams, critic_name, prompt_name
+from quip.llm import connection
+from quip.llm.connection import LLM
 
 
-def put(
-    oracle: Oracle, params: CriticParams, pairs: Sequence[Comparison], what: str
+def ask(params: CriticParams, pairs: Sequence[Comparison], what: str) -> Answers:
+    """The critic `params` on `pairs`, over a connection of its own."""
+    with connection.connect(params.endpoint) as llm:
+        return Answers(compare_with(llm, params, pairs, what), llm.spent())
+
+
+def compare_with(
+    llm: LLM, params: CriticParams, pairs: Sequence[Comparison], what: str
 ) -> list[Critique]:
-    """`pairs` put to one endpoint in the manner of `params`, under the critic's name."""
+    """`llm` asked about `pairs` in the manner of `params`; critiques under the critic's name."""
+    prompt = prompt_name(params)
     if params.kind == "cloze":
-        from quip.critics import cloze
-
-        rows = cloze.compare(oracle, prompt_of(params), params.calibrated, pairs, what)
+        rows = cloze.compare(llm, prompt, params.calibrated, pairs, what)
     else:
         reason = params.kind == "mcp_reason"
-        rows = compare(oracle, prompt_of(params), params.samples, pairs, what, reason)
-    return [row.model_copy(update={"judge": named(params)}) for row in rows]
+        rows = multiple_choice.compare(llm, prompt, params.samples, pairs, what, reason)
+    return [row.model_copy(update={"judge": critic_name(params)}) for row in rows]

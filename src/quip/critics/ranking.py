@@ -1,9 +1,9 @@
 """From the critic's comparisons of an input's texts to their ranking, and to one training pair.
 
 Pure. A text's score is the mean, over its readable comparisons, of the calibrated preference for
-it (`quip.critics.debiasing.of`). With two texts that is the preference itself. A comparison of
-which the critic says the same whichever text comes first is undecided, by whatever method of
-debiasing.
+it (`quip.critics.debiasing.calibrated_preference`). With two texts that is the preference itself.
+A comparison of which the critic says the same whichever text comes first is undecided, by whatever
+method of debiasing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 from quip.core.records import Critique, Preference, Ranking
-from quip.critics.debiasing import ROUNDING, Debias, of
+from quip.critics.debiasing import ROUNDING, Debias, calibrated_preference
 
 
 def decide(
@@ -31,13 +31,17 @@ def decide(
     kept, dropped = [], Counter[str]()
     for rows in by_input.values():
         ranking = rank(rows, debias)
-        value = between(ranking.texts[0], ranking.texts[-1], rows, debias) if ranking else None
+        value = (
+            preference_between(ranking.texts[0], ranking.texts[-1], rows, debias)
+            if ranking
+            else None
+        )
         if ranking is None or value is None:
             dropped["unparsed"] += 1
         elif value < min_confidence or value <= 0.5:
             dropped["unsure"] += 1
         else:
-            kept.append((pair(ranking, value), ranking))
+            kept.append((training_pair(ranking, value), ranking))
     kept.sort(key=lambda both: (-both[0].confidence, both[0].input))
     return [first for first, _ in kept], [second for _, second in kept], dropped
 
@@ -47,7 +51,7 @@ def rank(critiques: Sequence[Critique], debias: Debias) -> Ranking | None:
     None when fewer than two texts have a readable comparison."""
     votes: dict[str, list[float]] = {}
     for critique in critiques:
-        value = preferred(critique, debias)
+        value = preference_for_a(critique, debias)
         if value is not None:
             votes.setdefault(critique.a, []).append(value)
             votes.setdefault(critique.b, []).append(1 - value)
@@ -64,13 +68,13 @@ def rank(critiques: Sequence[Critique], debias: Debias) -> Ranking | None:
     )
 
 
-def preferred(critique: Critique, debias: Debias) -> float | None:
+def preference_for_a(critique: Critique, debias: Debias) -> float | None:
     """The calibrated preference for text `a`; one half from a critic that names a position and no
     text: equal answers in both orders, which averaging cancels and a single order would believe."""
     first = critique.forward.p_first
     if first is not None and first == critique.backward.p_first:
         return 0.5
-    return of(critique, debias)
+    return calibrated_preference(critique, debias)
 
 
 def ranks(scores: Sequence[float]) -> list[int]:
@@ -81,16 +85,18 @@ def ranks(scores: Sequence[float]) -> list[int]:
     return found
 
 
-def between(best: str, worst: str, critiques: Iterable[Critique], debias: Debias) -> float | None:
+def preference_between(
+    best: str, worst: str, critiques: Iterable[Critique], debias: Debias
+) -> float | None:
     """The calibrated preference for `best` over `worst`, as these two were compared."""
     for critique in critiques:
         if {critique.a, critique.b} == {best, worst}:
-            value = preferred(critique, debias)
+            value = preference_for_a(critique, debias)
             return value if value is None or critique.a == best else 1 - value
     return None
 
 
-def pair(ranking: Ranking, confidence: float) -> Preference:
+def training_pair(ranking: Ranking, confidence: float) -> Preference:
     return Preference(
         input=ranking.input,
         literal=ranking.literal,

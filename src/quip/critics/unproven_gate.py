@@ -13,8 +13,9 @@ CHANCE = 0.5
 def check_proven(audit: Mapping[str, Any], name: str, allowed: str | None) -> None:
     """Refuse to learn from a critic whose agreement with the gold pairs reaches down to chance.
 
-    `audit` is the content of critic.json, `name` the critic (`quip.critics.critic.named`),
-    `allowed` the one that is let through all the same. Raises DataError.
+    `audit` is the content of critic.json, `name` the critic's
+    (`quip.critics.critic_kinds.critic_name`), `allowed` the one that is let through all the same.
+    Raises DataError.
     """
     low, high = audit["ci95"]
     if low > CHANCE or allowed == name:
@@ -27,7 +28,7 @@ def check_proven(audit: Mapping[str, Any], name: str, allowed: str | None) -> No
     )
 
 
-def trusted(audit: Mapping[str, Any], judges: Sequence[str]) -> str:
+def most_trusted_judge(audit: Mapping[str, Any], judges: Sequence[str]) -> str:
     """The judge whose word counts where one must: the one that agrees best with the gold pairs.
 
     `audit` is the content of critic.json: the critic's figures at the top, those of the other

@@ -223,7 +223,7 @@ Said = Mapping[tuple[str, str, str], float]
 def of_judges(verdicts: Iterable[Critique], debias: Debias) -> dict[str, dict[Any, float]]:
     found: dict[str, dict[Any, float]] = defaultdict(dict)
     for row in verdicts:
-        value = debiasing.of(row, debias)
+        value = debiasing.calibrated_preference(row, debias)
         if value is not None:
             found[row.judge][row.literal, row.a, row.b] = value
             found[row.judge][row.literal, row.b, row.a] = 1 - value

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from quip.core.records import Critique, GoldPair
-from quip.critics.debiasing import Debias, flipped, of
+from quip.critics.debiasing import Debias, calibrated_preference, order_flips
 from quip.evaluation.metrics.bootstrap import mean_interval
 from quip.runtime.errors import DataError
 
@@ -53,7 +53,9 @@ def audit_summary(
     Raises DataError when not one answer could be read.
     """
     read = [
-        (p, c, v) for p, c in zip(pairs, critiques, strict=True) if (v := of(c, debias)) is not None
+        (p, c, v)
+        for p, c in zip(pairs, critiques, strict=True)
+        if (v := calibrated_preference(c, debias)) is not None
     ]
     if not read:
         raise DataError("audit: the critic gave no readable answer. Look at prompts/critic.txt.")
@@ -96,7 +98,7 @@ class Scored(NamedTuple):
 
 
 def score_pair(pair: GoldPair, critique: Critique, preference: float) -> Scored:
-    turned = float(bool(flipped(critique.forward, critique.backward)))
+    turned = float(bool(order_flips(critique.forward, critique.backward)))
     longer = float(prefers_longer(pair, preference))
     return Scored(pair.kind, agreement(preference), turned, longer)
 

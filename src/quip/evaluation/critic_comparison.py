@@ -18,10 +18,10 @@ from quip.core.params import load
 from quip.core.records import Critique, GoldPair
 from quip.critics.comparison import gold_comparisons
 from quip.critics.critic import ask
-from quip.critics.critic_kinds import ASKED, PANEL, CriticParams, parse, spelled
-from quip.critics.debiasing import Debias, Method, debiased, logit
-from quip.critics.multiple_choice import content_free
-from quip.critics.panel import GOLD, WORDS, chosen, regression
+from quip.critics.critic_kinds import ASKED, PANEL, CriticParams, parse, short_form
+from quip.critics.debiasing import Debias, Method, debiased_preference, logit
+from quip.critics.multiple_choice import measure_content_free
+from quip.critics.panel import GOLD, WORDS, gold_half, regression
 from quip.evaluation.critic_audit import audit_summary
 from quip.llm.endpoints import endpoint
 from quip.llm.requests import prompts
@@ -57,30 +57,30 @@ def measure(
     orders and the length, by numbers fitted on as many pairs of the tuning half."""
     base, method = load("critic", CriticParams), load("debias", Debias).method
     gold = read_rows(GOLD, GoldPair)
-    pairs = chosen(gold, half, per_kind)
+    pairs = gold_half(gold, half, per_kind)
     rows, fits = [], {}
     for name in names:
         critic = parse(spec(name), base)
         answers = ask(critic, REWARD, gold_comparisons(pairs), name)
-        lean = content_free(critic)
+        lean = measure_content_free(critic)
         tokens = sum(
             float(answers.spent.get(key, 0)) for key in ("prompt_tokens", "completion_tokens")
         )
-        lessons = chosen(gold, "tune", critic.panel.per_kind) if critic.kind == PANEL else []
+        lessons = gold_half(gold, "tune", critic.panel.per_kind) if critic.kind == PANEL else []
         asked, both = len(pairs) + len(lessons), calls(critic)
         for one in METHODS if critic.kind.startswith("mcp") else ("position-free",):
             used = raw(one if one in METHODS else "log_odds", lean)
             share = 0.5 if one in ONE_ORDER else 1.0
             found = audit_summary(pairs, answers.rows, used, RESAMPLES, SEED)
-            rows.append(Row(spelled(critic), one, found, share * both, share * tokens / asked))
+            rows.append(Row(short_form(critic), one, found, share * both, share * tokens / asked))
         if length and critic.kind in ASKED:
-            taught = gold_comparisons(chosen(gold, "tune", per_kind))
+            taught = gold_comparisons(gold_half(gold, "tune", per_kind))
             used = fit(ask(critic, REWARD, taught, f"{name}, to be fitted").rows, "log_odds")
             found = audit_summary(pairs, answers.rows, used, RESAMPLES, SEED)
             each = tokens / len(pairs)
-            rows.append(Row(spelled(critic), "log_odds, length", found, both, each))
+            rows.append(Row(short_form(critic), "log_odds, length", found, both, each))
         if half == "tune" and critic.kind in ASKED:
-            fits[spelled(critic)] = fit(answers.rows, method, lean)
+            fits[short_form(critic)] = fit(answers.rows, method, lean)
     return rows, fits
 
 
@@ -112,7 +112,7 @@ def fit(critiques: Sequence[Critique], method: Method, lean: float | None = None
     rows = [
         (logit(p), float(len(c.a.split()) - len(c.b.split())))
         for c in critiques
-        if (p := debiased(c, position)) is not None
+        if (p := debiased_preference(c, position)) is not None
     ]
     scale, per_word = regression(np.array(rows))
     found = {"scale": round(float(scale), 3), "per_word": round(float(per_word), 4)}

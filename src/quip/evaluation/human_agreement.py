@@ -11,7 +11,7 @@ from quip.core.records import Critique, GoldPair
 from quip.core.text import digest
 from quip.critics.comparison import Answers, Comparison
 from quip.critics.critic_kinds import LEARNED, CriticParams
-from quip.critics.debiasing import Debias, of
+from quip.critics.debiasing import Debias, calibrated_preference
 from quip.data.graded_pairs import GradedPair
 from quip.evaluation.critic_audit import agreement, audit_summary
 from quip.evaluation.metrics.bootstrap import clustered
@@ -38,7 +38,7 @@ def agreements(
     for source, pairs in read(path).items():
         found[source], spent[source] = {}, {}
         for name, (critic, debias) in critics.items():
-            asked = pairs if critic.kind == LEARNED else few(pairs, most)
+            asked = pairs if critic.kind == LEARNED else subsample(pairs, most)
             answers = ask(critic, comparisons(asked), f"audit ({name}, {source})")
             one = summary(asked, answers.rows, debias, resamples, seed)
             found[source][name], spent[source][name] = one, answers.spent
@@ -52,7 +52,7 @@ def read(path: str | Path) -> dict[str, list[GradedPair]]:
     return {name: [GradedPair(**row) for row in rows] for name, rows in found.items()}
 
 
-def few(pairs: Sequence[GradedPair], most: int | None) -> list[GradedPair]:
+def subsample(pairs: Sequence[GradedPair], most: int | None) -> list[GradedPair]:
     """At most `most` pairs, drawn by the digest of their ids, in the order of the file."""
     chosen = {pair.id for pair in sorted(pairs, key=lambda pair: digest(pair.id))[:most]}
     return [pair for pair in pairs if pair.id in chosen]
@@ -88,7 +88,7 @@ def summary(
     found = audit_summary(gold, critiques, debias, resamples, seed)
     scores: dict[str, list[float]] = {}
     for pair, critique in zip(pairs, critiques, strict=True):
-        value = of(critique, debias)
+        value = calibrated_preference(critique, debias)
         if value is not None:
             scores.setdefault(pair.literal or pair.id, []).append(agreement(value))
     kept = {key: value for key, value in found.items() if key != "by_kind"}

@@ -52,8 +52,8 @@ class Standings:
     def compare(self, row: Critique) -> win_tie_rate.Comparison:
         return win_tie_rate.Comparison(
             input=row.input,
-            preference=debiasing.of(row, self.debias),
-            flipped=debiasing.flipped(row.forward, row.backward),
+            preference=debiasing.calibrated_preference(row, self.debias),
+            flipped=debiasing.order_flips(row.forward, row.backward),
             length_ratio=text_metrics.length_ratio(row.a, row.b),
             agreed=win_tie_rate.both_orders(row),
         )
@@ -148,7 +148,7 @@ class Standings:
         could read, Kendall's tau of the arms by score and of all that is rated, by rating."""
         heard: dict[str, dict[tuple[str, str, str], str]] = defaultdict(dict)
         for row in rows:
-            found = debiasing.of(row, self.debias)
+            found = debiasing.calibrated_preference(row, self.debias)
             if found is not None:
                 key = (row.name_a, row.name_b, row.input)
                 heard[row.judge][key] = win_tie_rate.outcome(found, self.counting.tie_margin)

@@ -14,19 +14,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import aiohttp
 
 from quip.core.jsonl import atomic
-from quip.llm.http import Passing
+from quip.llm.budget import BudgetGuard
+from quip.llm.http import Client, TransientError
 from quip.llm.reply_store import Record
 from quip.llm.requests.chat import BadReply, Request
+from quip.llm.session import Item, Session
 from quip.runtime import paths
 from quip.runtime.errors import EndpointError
-
-if TYPE_CHECKING:
-    from quip.llm.scheduler import Asking
 
 MOST_ROWS = 10_000
 """Of one batch: its answers then stay under the largest body that is read."""
@@ -39,20 +38,20 @@ Rows = Mapping[str, Request]
 
 
 class Batches:
-    """The batches of one `Asking`, whose client is open."""
+    """The batches of one session; `client` is open at `base_url`."""
 
-    def __init__(self, asking: Asking, base_url: str) -> None:
-        self.asking, self.store, self.client = asking, asking.store, asking.client
-        self.settings, self.base_url = asking.settings, base_url
+    def __init__(
+        self, session: Session, budget: BudgetGuard, client: Client, base_url: str
+    ) -> None:
+        self.session, self.budget, self.client, self.base_url = session, budget, client, base_url
+        self.settings, self.store = session.settings, session.store
         self.waiting = 0
 
-    async def collect(
-        self, missing: Iterable[tuple[str, Request]]
-    ) -> Iterator[tuple[str, Request]]:
+    async def collect(self, missing: Iterable[Item]) -> Iterator[Item]:
         """Take what is ready and hand in what is new; the rows that are left to online calls."""
         rows = dict(missing)
         turn = sha256(f"{self.base_url} {self.settings.model}".encode()).hexdigest()
-        while not self.store.claim(turn):
+        while not self.store.lock_key(turn):
             await asyncio.sleep(LOOK_SECONDS)
         try:
             failed, outstanding = await self.look(rows)
@@ -60,7 +59,7 @@ class Batches:
             fresh = {k: r for k, r in rows.items() if k not in seen and self.store.get(k) is None}
             await self.hand_in(fresh)
         finally:
-            self.store.release(turn)
+            self.store.unlock_key(turn)
         self.waiting = len(outstanding) + len(fresh)
         return ((key, rows[key]) for key in sorted(failed))
 
@@ -99,39 +98,39 @@ class Batches:
 
     def take(self, content: bytes, held: Rows) -> None:
         """Store every answer that is one; the others are left for online calls."""
-        asking = self.asking
+        session = self.session
         for line in content.splitlines():
             key, body = answer(line)
             if key not in held or self.store.get(key) is not None:
                 continue
             try:
-                reply = asking.way.read(body, held[key], asking.expected())
+                reply = session.route.read(body, held[key], session.expected())
             except BadReply as error:
-                asking.waste(key, held[key], error, batch=True)
-                asking.reasons[f"in a batch: {error}"] += 1
+                session.record_rejected(key, held[key], error, batch=True)
+                session.reasons[f"in a batch: {error}"] += 1
                 continue
-            asking.keep(key, held[key], reply, batch=True)
-            asking.pending.discard(key)
-            asking.count(reply, stored=False)
+            session.keep(key, held[key], reply, batch=True)
+            session.finish(key, reply, stored=False)
 
     async def hand_in(self, rows: Rows) -> None:
         items = iter(rows.items())
         while part := dict(islice(items, MOST_ROWS)):
             name = sha256(" ".join(sorted(part)).encode()).hexdigest()
-            most = sum(self.asking.ledger.most(request, batch=True) for request in part.values())
-            self.check_budget(most)
+            most = sum(self.session.ledger.most(request, batch=True) for request in part.values())
+            self.budget.check_batch(most)
             with atomic(path(name)) as handle:
                 for key, request in part.items():
                     handle.write(json.dumps(self.line(key, request)) + "\n")
             batch = name if self.settings.by_file else await self.submit(name)
             note = {"id": batch, "base_url": self.base_url, "most": most}
             payload = json.dumps({**note, "rows": [key[:SHORT] for key in part]})
-            model, by = self.settings.model, self.asking.by
+            model, by = self.settings.model, self.session.by
             self.store.write(Record.now("batch", name, model, by, 0.0, payload))
 
     def line(self, key: str, request: Request) -> dict[str, Any]:
-        body, url = self.asking.way.body(request, self.settings.model), f"/v1{self.asking.way.path}"
-        return {"custom_id": key, "method": "POST", "url": url, "body": body}
+        route = self.session.route
+        body = route.body(request, self.settings.model)
+        return {"custom_id": key, "method": "POST", "url": f"/v1{route.path}", "body": body}
 
     async def submit(self, name: str) -> str:
         """The id of the batch `name`; a kill between handing in and noting it costs nothing."""
@@ -145,7 +144,7 @@ class Batches:
         file = json.loads(await self.send("POST", "/files", form, None))
         wanted = {
             "input_file_id": file["id"],
-            "endpoint": f"/v1{self.asking.way.path}",
+            "endpoint": f"/v1{self.session.route.path}",
             "completion_window": "24h",
             "metadata": {"quip": name},
         }
@@ -160,32 +159,21 @@ class Batches:
             try:
                 content, _ = await self.client.send(method, address, data, kind)
                 return content
-            except (Passing, BadReply) as error:
+            except (TransientError, BadReply) as error:
                 if isinstance(error, BadReply) or not left:
-                    where = f"{self.client.where()}: {method} {address.partition('?')[0]}"
-                    raise EndpointError(f"{where}: {error}. {self.asking.kept()}.") from None
+                    where = f"{self.session.where()}: {method} {address.partition('?')[0]}"
+                    raise EndpointError(f"{where}: {error}. {self.session.kept()}.") from None
                 await asyncio.sleep(error.wait or LOOK_SECONDS)
         raise AssertionError("no try at all")
 
-    def check_budget(self, most: float) -> None:
-        """Stop before a batch that, with those outstanding, could pass the budget."""
-        limit = self.asking.oracle.allowed.money
-        open_ = sum(json.loads(record.payload)["most"] for record in self.store.batches.values())
-        if limit is not None and self.store.money + open_ + most > limit:
-            raise EndpointError(
-                f"budget.money is {limit:g}: {self.store.money:.4f} is spent (`quip calls count`), "
-                f"open batches could cost {open_:.4f} and the next one {most:.4f}. "
-                f"{self.asking.kept()}; raise it in params.yaml and run `dvc repro` to go on."
-            )
-
     def come_back(self) -> EndpointError:
-        what = f"{self.waiting:,} rows ({self.asking.what}) are in batches that are not ready"
+        what = f"{self.waiting:,} rows ({self.session.what}) are in batches that are not ready"
         names = sorted(k for k in self.store.batches if not output(k).is_file())
         then = "come back later and run `dvc repro`."
         if self.settings.by_file and names:
             files = f"-i {path(names[0])} -o {output(names[0])}"
             then = f"`vllm run-batch {files} --model {self.settings.model}` answers one; {then}"
-        return EndpointError(f"{self.client.where()}: {what}; {self.asking.kept()}; {then}")
+        return EndpointError(f"{self.session.where()}: {what}; {self.session.kept()}; {then}")
 
 
 def path(name: str) -> Path:

@@ -1,9 +1,9 @@
-"""The large model behind an OpenAI-compatible chat endpoint: teacher, critic and judges alike.
+"""The large model behind an OpenAI-compatible endpoint: teacher, critic and judges alike.
 
 Every reply is looked up in the call store first, checked before it is believed, and stored the
-moment it arrives. Nothing grows with the number of calls: requests are taken one by one, replies
-are read back from the store. `base_url: embedded` starts the engine in this process, and only when
-something is not in the store.
+moment it arrives. Nothing grows with the number of calls but their keys: requests are taken one by
+one, replies are read back from the store. `base_url: embedded` starts the engine in this process,
+and only when something is not in the store.
 """
 
 from __future__ import annotations
@@ -19,25 +19,23 @@ from filelock import FileLock
 
 from quip.llm.costs import Ledger
 from quip.llm.endpoints import Budget, Endpoint, budget, endpoint
-from quip.llm.legacy import adopt
-from quip.llm.reply_store import CallStore
+from quip.llm.reply_store import CallStore, open_store
 from quip.llm.requests.chat import ModelReply, Request
-from quip.llm.requests.protocols import CHAT, Way
-from quip.llm.scheduler import Asking
+from quip.llm.requests.protocols import CHAT, Route
+from quip.llm.scheduler import RequestScheduler
+from quip.llm.session import Session
 from quip.models import llamacpp
 from quip.runtime import clock, paths
 
-__all__ = ["Endpoint", "ModelReply", "Oracle", "Request", "connect", "endpoint", "open_store"]
-
 
 @dataclass
-class Oracle:
+class LLM:
     """Asks one endpoint. `ledger` counts what the rows needed, stored replies included."""
 
     name: str
     settings: Endpoint
     store: CallStore
-    allowed: Budget = field(default_factory=Budget)
+    budget: Budget = field(default_factory=Budget)
 
     def __post_init__(self) -> None:
         self.ledger = Ledger(self.settings)
@@ -47,10 +45,10 @@ class Oracle:
         requests: Iterable[Request],
         what: str,
         total: int | None = None,
-        way: Way = CHAT,
+        route: Route = CHAT,
     ) -> Iterator[ModelReply | None]:
-        """The replies in the order of `requests`; None where a call failed for good. `way` is how
-        they are asked and read.
+        """The replies in the order of `requests`; None where a call failed for good. `route` says
+        how they are asked and read.
 
         Raises EndpointError when the endpoint cannot be used at all, or when more than the share
         `budget.set_aside` of the calls failed. What was answered is in the store either way.
@@ -58,16 +56,22 @@ class Oracle:
         if total is None:
             requests = list(requests)
             total = len(requests)
-        asking = Asking(self, what, total, way)
-        asking.run(requests)
-        return (self.stored(key) for key in asking.keys)
-
-    def stored(self, key: str) -> ModelReply | None:
-        text = self.store.get(key)
-        return None if text is None else ModelReply.model_validate_json(text)
+        session = Session(
+            self.name,
+            self.settings,
+            self.store,
+            self.ledger,
+            self.budget,
+            what=what,
+            total=total,
+            route=route,
+        )
+        RequestScheduler(session, self.address).run(requests)
+        return (session.stored(key) for key in session.keys)
 
     @contextmanager
     def address(self) -> Iterator[str]:
+        """The endpoint's base URL; the embedded engine runs for as long as this is open."""
         if not self.settings.embedded:
             yield self.settings.base_url
             return
@@ -82,13 +86,6 @@ class Oracle:
         return self.ledger.summary()
 
 
-def open_store() -> CallStore:
-    """The project's call store. Replies of the store of older versions are taken over."""
-    store = CallStore(paths.state("calls.journal"))
-    adopt(paths.state("calls.sqlite"), store)
-    return store
-
-
 def fill_empty(store: CallStore) -> None:
     """Bring back what the outputs that dvc.lock names have answered already, when the store is
     empty: in a clone that has pulled them. In a process of its own, since it reads as the stages
@@ -101,11 +98,11 @@ def fill_empty(store: CallStore) -> None:
 
 
 @contextmanager
-def connect(name: str) -> Iterator[Oracle]:
-    """An Oracle for the endpoint `name` of params.yaml, over the project's call store."""
+def connect(name: str) -> Iterator[LLM]:
+    """An LLM for the endpoint `name` of params.yaml, over the project's call store."""
     settings, allowed, store = endpoint(name), budget(), open_store()
     fill_empty(store)
     try:
-        yield Oracle(name, settings, store, allowed)
+        yield LLM(name, settings, store, allowed)
     finally:
         store.close()

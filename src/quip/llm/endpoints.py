@@ -72,6 +72,11 @@ def endpoint(name: str) -> Endpoint:
     return found.model_copy(update={"base_url": address}) if address else found
 
 
+def describe(name: str, settings: Endpoint) -> str:
+    """The endpoint as messages name it."""
+    return f"endpoint '{name}' ({settings.base_url})"
+
+
 def budget() -> Budget:
     return check(read_params().get("budget"), Budget, "budget")
 

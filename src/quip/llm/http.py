@@ -1,6 +1,6 @@
 """One HTTP call to an endpoint, with a deadline by the clock, and what its failure means.
 
-Three kinds of failure: `Passing` (another try may help), `Refused` and other `BadReply` of
+Three kinds of failure: `TransientError` (another try may help), `Refused` and other `BadReply` of
 `quip.llm.requests.chat` (the row is at fault), EndpointError (no row can be answered: said at
 once).
 """
@@ -16,19 +16,20 @@ from typing import Any
 
 import aiohttp
 
-from quip.llm.endpoints import Endpoint
+from quip.llm.endpoints import Endpoint, describe
 from quip.llm.rate_limit import retry_after
 from quip.llm.requests.chat import Refused
 from quip.runtime.errors import EndpointError
 
 MAX_BODY = 64 * 2**20
-PASSING = {408, 409, 425, 429}
+TRANSIENT = {408, 409, 425, 429}
 LONGEST_WAIT = 3600.0
 """Seconds an endpoint may ask us to wait before the stage stops instead."""
 
 
-class Passing(Exception):
-    """A failure that may pass. `wait`: seconds asked for; `busy`: too many calls at once."""
+class TransientError(Exception):
+    """A failure that another try may not meet. `wait`: seconds asked for; `busy`: too many calls
+    at once."""
 
     def __init__(self, reason: str, wait: float | None = None, busy: bool = False) -> None:
         super().__init__(reason)
@@ -56,7 +57,7 @@ class Client:
         await self.session.close()
 
     async def ask(self, body: Mapping[str, Any], path: str) -> tuple[bytes, Mapping[str, str]]:
-        """The body and headers of a 200. Raises Passing, Refused or EndpointError."""
+        """The body and headers of a 200. Raises TransientError, Refused or EndpointError."""
         return await self.send("POST", path, json.dumps(body).encode())
 
     async def send(
@@ -72,24 +73,24 @@ class Client:
             ):
                 content = await whole(answer)
         except TimeoutError:
-            raise Passing(f"no answer within {self.settings.timeout:g} s") from None
+            raise TransientError(f"no answer within {self.settings.timeout:g} s") from None
         except (aiohttp.InvalidURL, aiohttp.ClientConnectorCertificateError) as error:
             raise EndpointError(f"{self.where()}: {error}") from None
         except aiohttp.ClientConnectorError:
-            raise Passing("nothing answers there") from None
+            raise TransientError("nothing answers there") from None
         except (aiohttp.ClientError, ConnectionError) as error:
-            raise Passing(f"the connection broke ({type(error).__name__})") from None
+            raise TransientError(f"the connection broke ({type(error).__name__})") from None
         if answer.status != 200:
             raise self.failure(answer.status, answer.headers, content)
         return content, answer.headers
 
     def failure(self, status: int, headers: Mapping[str, str], content: bytes) -> Exception:
         said = self.clean(message(content))
-        if status in PASSING and "insufficient_quota" not in said:
-            return self.passing(f"it answered {status}", retry_after(headers), status == 429)
+        if status in TRANSIENT and "insufficient_quota" not in said:
+            return self.transient(f"it answered {status}", retry_after(headers), status == 429)
         if status >= 500:
             wait = retry_after(headers)
-            return self.passing(f"it answered {status}", wait, wait is not None)
+            return self.transient(f"it answered {status}", wait, wait is not None)
         if status in (400, 413, 422):
             return Refused(f"it refused the request, status {status} ({said})")
         variable = self.settings.api_key_env or "api_key_env (not set)"
@@ -101,9 +102,9 @@ class Client:
         }.get(status, f"it answered {status}")
         return EndpointError(f"{self.where()}: {why} ({said})")
 
-    def passing(self, reason: str, wait: float | None, busy: bool) -> Exception:
+    def transient(self, reason: str, wait: float | None, busy: bool) -> Exception:
         if wait is None or wait <= LONGEST_WAIT:
-            return Passing(reason, wait, busy)
+            return TransientError(reason, wait, busy)
         return EndpointError(f"{self.where()}: it asks to wait {wait / 3600:.1f} hours")
 
     def clean(self, text: str) -> str:
@@ -111,7 +112,7 @@ class Client:
         return text.replace(self.key, "(the key)") if self.key != "none" else text
 
     def where(self) -> str:
-        return f"endpoint '{self.name}' ({self.settings.base_url})"
+        return describe(self.name, self.settings)
 
 
 async def whole(answer: aiohttp.ClientResponse) -> bytes:
@@ -120,7 +121,7 @@ async def whole(answer: aiohttp.ClientResponse) -> bytes:
         parts.append(part)
         size += len(part)
         if size > MAX_BODY:
-            raise Passing(f"an answer of more than {MAX_BODY >> 20} MB")
+            raise TransientError(f"an answer of more than {MAX_BODY >> 20} MB")
     return b"".join(parts)
 
 

@@ -43,7 +43,7 @@ class Pace:
             self.due = max(self.due, now) + amount * share * 60.0 / self.per_minute
 
 
-class Gate:
+class RateLimiter:
     """Calls pass `enter` before and `leave` after; `share` processes ask the same endpoint.
 
     Rates are calls in flight over mean seconds an answer (Little's law), over windows of answers

@@ -6,8 +6,8 @@ separated by tabs that begins with the checksum of the rest; it is written behin
 before one, so that no cut, kill or flipped byte can hurt more than the record it falls into. What
 is damaged is asked again, never returned.
 
-Claims (who is asking which key) and presence (who is asking which endpoint) are locks on single
-bytes of a second file. The kernel drops them when their owner dies, however it dies.
+Locked keys (who asks which question) and seats (who asks which endpoint) are locks on single bytes
+of a second file. The kernel drops them when their owner dies, however it dies.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quip.core.jsonl import atomic
+from quip.runtime import paths
 from quip.runtime.errors import DataError
 
 HEADER = "quip-calls 1"
@@ -95,8 +96,8 @@ class CallStore:
             self.close()
             raise DataError(
                 f"{self.path}: not a call store of this version. Move the file aside to start a "
-                "new one; finished stages keep their outputs, and `quip calls rebuild` reads "
-                "replies back from them."
+                "new one; finished stages keep their outputs, and `quip calls import` reads "
+                "their replies back."
             )
 
     def refresh(self) -> None:
@@ -179,11 +180,11 @@ class CallStore:
     def writing(self) -> Writing:
         return Writing(self.file)
 
-    def claim(self, key: str) -> bool:
-        """Whether this process may ask for `key`: no other one is asking for it now."""
+    def lock_key(self, key: str) -> bool:
+        """Lock `key` for this process, which may then ask for it; False when another one has it."""
         return self.lock(byte_of(key))
 
-    def release(self, key: str) -> None:
+    def unlock_key(self, key: str) -> None:
         fcntl.lockf(self.locks, fcntl.LOCK_UN, 1, byte_of(key))
 
     def lock(self, byte: int) -> bool:
@@ -193,13 +194,13 @@ class CallStore:
             return False
         return True
 
-    def sit(self, endpoint: str) -> int:
-        """Take a seat at `endpoint`, to be counted by `company`; returns its number."""
+    def join(self, endpoint: str) -> int:
+        """Take a seat at `endpoint`, to be counted by `active_processes`; returns its number."""
         first = byte_of(hashlib.sha256(endpoint.encode()).hexdigest()) // SEATS * SEATS
         return next((first + n for n in range(SEATS) if self.lock(first + n)), first + SEATS - 1)
 
-    def company(self, seat: int) -> int:
-        """How many processes sit at the endpoint of `seat`, this one included."""
+    def active_processes(self, seat: int) -> int:
+        """How many processes ask the endpoint of `seat`, this one included."""
         first = seat // SEATS * SEATS
         taken = 1
         for other in range(first, first + SEATS):
@@ -252,6 +253,11 @@ class Writing:
 
     def __exit__(self, *_: object) -> None:
         fcntl.flock(self.file, fcntl.LOCK_UN)
+
+
+def open_store() -> CallStore:
+    """The project's call store."""
+    return CallStore(paths.state("calls.journal"))
 
 
 def byte_of(key: str) -> int:

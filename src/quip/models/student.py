@@ -8,7 +8,6 @@ encoder-decoder (BART, the paper's) reads the literal itself and writes the para
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,9 +169,3 @@ def digest(folder: str | Path) -> str:
             while block := handle.read(1 << 20):
                 total.update(block)
     return total.hexdigest()
-
-
-def is_model(folder: str | Path) -> bool:
-    """Whether the folder holds a student (an arm that was not asked for leaves a note instead)."""
-    config = Path(folder) / "config.json"
-    return config.is_file() and "model_type" in json.loads(config.read_text(encoding="utf-8"))

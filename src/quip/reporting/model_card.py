@@ -15,7 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quip.critics.unproven_gate import trusted
+from quip.critics.unproven_gate import most_trusted_judge
 from quip.models.pins import STUDENT
 from quip.reporting import claims
 from quip.tracking import provenance
@@ -202,7 +202,7 @@ def cells(facts: Facts) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     splits = (facts.wtr.get("arms") or {}).get(facts.arm) or {}
     for split in SPLITS:
         judges = splits.get(split) or {}
-        first = trusted(facts.critic, list(judges)) if judges else ""
+        first = most_trusted_judge(facts.critic, list(judges)) if judges else ""
         for judge in sorted(judges, key=lambda name: name != first):
             yield split, judge, judges[judge]
 

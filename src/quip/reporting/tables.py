@@ -108,7 +108,7 @@ def samples(
 
 def verdict(row: Critique, tie_margin: float, debias: Debias) -> dict[str, Any]:
     """{"judge", "outcome": win, tie, loss or unread, "preference"} of one comparison."""
-    value = debiasing.of(row, debias)
+    value = debiasing.calibrated_preference(row, debias)
     found = "unread" if value is None else win_tie_rate.outcome(value, tie_margin)
     return {"judge": row.judge, "outcome": found, "preference": value}
 
@@ -136,7 +136,7 @@ def calibration(rows: Iterable[Critique], debias: Debias) -> Points:
     """
     found = []
     for row in rows:
-        value = debiasing.of(row, debias)
+        value = debiasing.calibrated_preference(row, debias)
         if value is not None and value != 0.5 and "better" in (row.name_a, row.name_b):
             right = (value > 0.5) == (row.name_a == "better")
             found.append((max(value, 1 - value), float(right)))

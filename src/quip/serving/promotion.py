@@ -1,8 +1,8 @@
 """The registry's gate: who may become champion.
 
 A challenger is promoted when its score (win + tie/2) head to head with the champion, on the same
-test inputs and by the most trusted judge (`quip.critics.unproven_gate.trusted`), has a 95 %
-interval above one half. Where the stage `duel` compared exactly these two sets of weights its
+test inputs and by the most trusted judge (`quip.critics.unproven_gate.most_trusted_judge`), has a
+95 % interval above one half. Where the stage `duel` compared exactly these two sets of weights its
 verdicts count; otherwise both versions answer the test inputs and the judge is asked (its replies
 are kept, so asking again costs nothing).
 """
@@ -21,8 +21,8 @@ from quip.critics import debiasing
 from quip.critics.comparison import Comparison
 from quip.critics.critic_kinds import LEARNED
 from quip.critics.debiasing import Debias
-from quip.critics.judges import JudgeParams, verdicts
-from quip.critics.unproven_gate import CHANCE, trusted
+from quip.critics.judges import JudgeParams, ask_judges
+from quip.critics.unproven_gate import CHANCE, most_trusted_judge
 from quip.evaluation.metrics import text_metrics, win_tie_rate
 from quip.runtime.errors import DataError, QuipError
 from quip.tracking import registry
@@ -115,7 +115,7 @@ def judge_here() -> str:
     """The most trusted of the judges of params.yaml, by the audit in data/metrics/critic.json."""
     params = load("judge", JudgeParams)
     audit = json.loads(AUDIT.read_text(encoding="utf-8")) if AUDIT.is_file() else {}
-    return trusted(audit, [*params.endpoints, *([LEARNED] if params.learned else [])])
+    return most_trusted_judge(audit, [*params.endpoints, *([LEARNED] if params.learned else [])])
 
 
 def recorded(new: Any, old: Any) -> Duel | None:
@@ -144,7 +144,7 @@ def asked(store: Store, name: str, pair: Sequence[Any], arms: Mapping[str, str])
         one = {"endpoints": [], "learned": True}
     params = load("judge", JudgeParams).model_copy(update=one)
     settings, debias = read_params()["evaluate"], load("debias", Debias)
-    rows = [comparison(row, debias) for row in verdicts(params, REWARD, pairs, "promote").rows]
+    rows = [comparison(row, debias) for row in ask_judges(params, REWARD, pairs, "promote").rows]
     found = win_tie_rate.summarise(
         rows, settings["tie_margin"], settings["resamples"], settings["seed"]
     )
@@ -153,9 +153,11 @@ def asked(store: Store, name: str, pair: Sequence[Any], arms: Mapping[str, str])
 
 
 def comparison(row: Critique, debias: Debias) -> win_tie_rate.Comparison:
-    flipped = debiasing.flipped(row.forward, row.backward)
+    flipped = debiasing.order_flips(row.forward, row.backward)
     ratio = text_metrics.length_ratio(row.a, row.b)
-    return win_tie_rate.Comparison(row.input, debiasing.of(row, debias), flipped, ratio)
+    return win_tie_rate.Comparison(
+        row.input, debiasing.calibrated_preference(row, debias), flipped, ratio
+    )
 
 
 def answers(

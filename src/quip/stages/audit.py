@@ -25,10 +25,18 @@ from quip.core.params import Section, load
 from quip.core.records import Critique, GoldPair
 from quip.critics.comparison import gold_comparisons
 from quip.critics.critic import ask
-from quip.critics.critic_kinds import ASKED, LEARNED, CriticParams, named, parse, prompt_of, spelled
+from quip.critics.critic_kinds import (
+    ASKED,
+    LEARNED,
+    CriticParams,
+    critic_name,
+    parse,
+    prompt_name,
+    short_form,
+)
 from quip.critics.debiasing import Debias
 from quip.critics.judges import JudgeParams
-from quip.critics.multiple_choice import content_free
+from quip.critics.multiple_choice import measure_content_free
 from quip.evaluation import human_agreement
 from quip.evaluation.critic_audit import audit_summary
 from quip.runtime import stage
@@ -51,21 +59,25 @@ class Params(Section):
 def main(argv: Sequence[str] | None = None) -> None:
     args = stage.arguments(__doc__, argv, "gold", "extra", "reward", "out", "metrics", "ledger")
     params, debias = load("audit", Params), load("debias", Debias)
-    critic, *judges = who(load("critic", CriticParams), load("judge", JudgeParams))
-    further = [kind for spec in params.kinds if asks(kind := parse(spec, critic)) != asks(critic)]
+    critic, *judges = critics_to_audit(load("critic", CriticParams), load("judge", JudgeParams))
+    further = [
+        kind
+        for spec in params.kinds
+        if call_signature(kind := parse(spec, critic)) != call_signature(critic)
+    ]
     gold = read_rows(args.gold, GoldPair)
 
     def audited(asked: CriticParams, name: str, used: Debias) -> Audited:
         pairs = held_out(gold, None if asked.kind == LEARNED else params.per_kind)
         rows, spent = ask(asked, args.reward, gold_comparisons(pairs), f"audit ({name})")
         found = audit_summary(pairs, rows, used, params.resamples, params.seed)
-        print(line(name, found))
+        print(summary_line(name, found))
         named_rows = [row.model_copy(update={"judge": name}) for row in rows]
         return Audited(named_rows, {**found, "critic": asked.model_dump()}, spent)
 
-    beside = {named(judge): (judge, debias) for judge in judges}
+    beside = {critic_name(judge): (judge, debias) for judge in judges}
     added = {label(kind): (kind, uncorrected(kind, debias)) for kind in further}
-    first = audited(critic, named(critic), debias)
+    first = audited(critic, critic_name(critic), debias)
     others = {name: audited(judge, name, used) for name, (judge, used) in beside.items()}
     more = {name: audited(kind, name, used) for name, (kind, used) in added.items()}
     every = [first, *others.values(), *more.values()]
@@ -76,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     extra, extra_spent = human_agreement.agreements(
         args.extra,
-        {label(critic) if named(critic) in beside else named(critic): (critic, debias)}
+        {label(critic) if critic_name(critic) in beside else critic_name(critic): (critic, debias)}
         | beside
         | added,
         lambda asked, pairs, what: ask(asked, args.reward, pairs, what),
@@ -87,14 +99,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     told = {"debias": debias.model_dump(), **parts, "extra": extra}
     write_json(args.metrics, {**first.found, **told})
     spent = {
-        name: one.spent for name, one in zip([named(critic), *others, *more], every, strict=True)
+        name: one.spent
+        for name, one in zip([critic_name(critic), *others, *more], every, strict=True)
     }
     write_json(args.ledger, {"gold": spent, "extra": extra_spent})
 
 
 def label(critic: CriticParams) -> str:
     """The short form with the endpoint: a further critic is never called as a judge is."""
-    return f"{spelled(critic)}@{critic.endpoint}" if critic.kind in ASKED else critic.kind
+    return f"{short_form(critic)}@{critic.endpoint}" if critic.kind in ASKED else critic.kind
 
 
 class Audited(NamedTuple):
@@ -107,11 +120,11 @@ class Audited(NamedTuple):
 
 def uncorrected(critic: CriticParams, debias: Debias) -> Debias:
     """`debias` without its fitted length; of content_free, with the critic's own measured lean."""
-    lean = content_free(critic) if debias.method == "content_free" else None
+    lean = measure_content_free(critic) if debias.method == "content_free" else None
     return Debias(method=debias.method, scale=1.0, per_word=0.0, content_free=lean)
 
 
-def who(critic: CriticParams, judge: JudgeParams) -> list[CriticParams]:
+def critics_to_audit(critic: CriticParams, judge: JudgeParams) -> list[CriticParams]:
     """The critic, then every judge that is not the critic itself."""
     judges = [
         critic.model_copy(
@@ -125,16 +138,16 @@ def who(critic: CriticParams, judge: JudgeParams) -> list[CriticParams]:
         )
         for name in judge.endpoints
     ]
-    return [critic, *(other for other in judges if asks(other) != asks(critic))]
+    return [critic, *(other for other in judges if call_signature(other) != call_signature(critic))]
 
 
-def asks(critic: CriticParams) -> tuple[str, str, str, int]:
+def call_signature(critic: CriticParams) -> tuple[str, str, str, int]:
     """What decides the calls of a critic that asks one endpoint."""
-    prompt = prompt_of(critic) if critic.kind in ASKED else ""
+    prompt = prompt_name(critic) if critic.kind in ASKED else ""
     return critic.kind, critic.endpoint, prompt, critic.samples
 
 
-def line(name: str, found: dict[str, Any]) -> str:
+def summary_line(name: str, found: dict[str, Any]) -> str:
     low, high = found["ci95"]
     return (
         f"audit: {name}: agreement {found['agreement']:.3f} [{low:.3f}, {high:.3f}] on "

@@ -19,8 +19,8 @@ from quip.core.records import Candidate, Reference
 from quip.critics.comparison import Comparison
 from quip.critics.critic import ask
 from quip.critics.critic_kinds import CriticParams
-from quip.critics.debiasing import Debias, of
-from quip.critics.judges import JudgeParams, verdicts
+from quip.critics.debiasing import Debias, calibrated_preference
+from quip.critics.judges import JudgeParams, ask_judges
 from quip.runtime import stage
 
 
@@ -29,14 +29,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     params, critic = load("judge", JudgeParams), load("critic", CriticParams)
     debias = load("debias", Debias)
     references = [r for r in read_rows(args.references, Reference) if r.split == "test"]
-    few = references[: params.control_inputs]
+    subsample = references[: params.control_inputs]
     best, asked = best_of_n(read_rows(args.candidates, Candidate), critic, args.reward, debias)
     pairs = [
-        *(against_teacher("teacher", r, r.paraphrases[1]) for r in few if len(r.paraphrases) > 1),
-        *(against_teacher("copy", r, r.literal) for r in few),
+        *(
+            against_teacher("teacher", r, r.paraphrases[1])
+            for r in subsample
+            if len(r.paraphrases) > 1
+        ),
+        *(against_teacher("copy", r, r.literal) for r in subsample),
         *(against_teacher("best_of_n", r, best[r.input]) for r in references if r.input in best),
     ]
-    rows, spent = verdicts(params, args.reward, pairs, "control")
+    rows, spent = ask_judges(params, args.reward, pairs, "control")
     write_rows(args.out, rows)
     names = ("teacher", "copy", "best_of_n")
     counts = {name: sum(row.name_a == name for row in rows) for name in names}
@@ -63,7 +67,9 @@ def best_of_n(
         rows, spent = ask(critic, reward, pairs, "best of n")
         if spent:
             asked[f"round {len(asked) + 1}"] = spent
-        lost = {(c.input, loser(of(c, debias), c.name_a, c.name_b)) for c in rows}
+        lost = {
+            (c.input, loser(calibrated_preference(c, debias), c.name_a, c.name_b)) for c in rows
+        }
         rivals = {
             key: [row for row in rows if (key, str(row.sample)) not in lost]
             for key, rows in rivals.items()

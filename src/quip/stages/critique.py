@@ -20,8 +20,8 @@ from quip.core.jsonl import read_json, read_rows, write_json, write_rows
 from quip.core.params import load
 from quip.core.records import Candidate
 from quip.critics.critic import ask
-from quip.critics.critic_kinds import CriticParams, named
-from quip.critics.pair_selection import Compared, CritiqueParams, choose
+from quip.critics.critic_kinds import CriticParams, critic_name
+from quip.critics.pair_selection import CandidateCounts, CritiqueParams, choose
 from quip.critics.unproven_gate import check_proven
 from quip.runtime import stage
 from quip.runtime.errors import DataError, ParamsError
@@ -32,8 +32,8 @@ Params = CritiqueParams
 def main(argv: Sequence[str] | None = None) -> None:
     args = stage.arguments(__doc__, argv, "candidates", "reward", "audit", "out", "metrics")
     params, critic = load("critique", Params), load("critic", CriticParams)
-    drawn = load("candidates", Compared)
-    check_proven(read_json(args.audit), named(critic), params.unproven)
+    drawn = load("candidates", CandidateCounts)
+    check_proven(read_json(args.audit), critic_name(critic), params.unproven)
     if drawn.compare > drawn.k:
         raise ParamsError(
             f"params.yaml: key 'candidates.compare' is {drawn.compare}, more than the "

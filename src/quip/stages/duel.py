@@ -15,7 +15,7 @@ from quip.core.jsonl import read_rows, write_json, write_rows
 from quip.core.params import load, read_params
 from quip.core.records import Response
 from quip.critics.comparison import Comparison
-from quip.critics.judges import JudgeParams, Verdicts, verdicts
+from quip.critics.judges import JudgeAnswers, JudgeParams, ask_judges
 from quip.runtime import stage
 
 
@@ -36,8 +36,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         for new, old in zip(texts[later], texts[earlier], strict=True)
     ]
     first = {row.input for row in next(iter(texts.values()))[: params.duel_inputs]}
-    few = [pair for pair in pairs if pair.input in first]
-    rows, spent = verdicts(params, args.reward, pairs, "duel", few) if pairs else Verdicts([], {})
+    endpoint_pairs = [pair for pair in pairs if pair.input in first]
+    rows, spent = (
+        ask_judges(params, args.reward, pairs, "duel", endpoint_pairs)
+        if pairs
+        else JudgeAnswers([], {})
+    )
     write_rows(args.out, rows)
     identical = sum(row.a == row.b for row in rows)
     counts = {"verdicts": len(rows), "identical": identical}

@@ -13,7 +13,7 @@ from quip.core.jsonl import read_rows, write_json, write_rows
 from quip.core.params import load
 from quip.core.records import Reference, Response
 from quip.critics.comparison import Comparison
-from quip.critics.judges import JudgeParams, verdicts
+from quip.critics.judges import JudgeParams, ask_judges
 from quip.runtime import stage
 
 
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for r in responses
         if r.input in teacher
     ]
-    rows, spent = verdicts(params, args.reward, pairs, f"judge {args.arm}")
+    rows, spent = ask_judges(params, args.reward, pairs, f"judge {args.arm}")
     write_rows(args.out, rows)
     missing = len(responses) - len(pairs)
     counts = {"verdicts": len(rows), "without_reference": missing}

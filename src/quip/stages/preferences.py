@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from quip.core.jsonl import read_rows, write_json, write_rows
 from quip.core.params import Section, load
 from quip.core.records import Critique
-from quip.critics.debiasing import Debias, flipped
+from quip.critics.debiasing import Debias, order_flips
 from quip.critics.ranking import decide
 from quip.runtime import stage
 from quip.runtime.errors import DataError
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     write_rows(args.out, rows)
     write_rows(args.rankings, rankings)
-    flips = [flipped(c.forward, c.backward) for c in critiques]
+    flips = [order_flips(c.forward, c.backward) for c in critiques]
     counts = {"critiques": len(critiques), "kept": len(rows)}
     stage.say("preferences", {**counts, **dropped})
     write_json(

@@ -20,7 +20,7 @@ from quip.core.jsonl import read_json, read_rows, write_json, write_rows
 from quip.core.params import load
 from quip.core.records import Candidate, TrainingPair
 from quip.critics.critic import ask
-from quip.critics.critic_kinds import CriticParams, named
+from quip.critics.critic_kinds import CriticParams, critic_name
 from quip.critics.debiasing import Debias
 from quip.critics.pair_selection import CritiqueParams, choose
 from quip.critics.ranking import decide
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return write_json(args.metrics, {"rankings": 0})
     params, critic = load("critique", CritiqueParams), load("critic", CriticParams)
     debias = load("debias", Debias)
-    check_proven(read_json(args.audit), named(critic), params.unproven)
+    check_proven(read_json(args.audit), critic_name(critic), params.unproven)
     texts = as_candidates(read_rows(args.pairs, TrainingPair))
     most = max(Counter(row.input for row in texts).values())
     pairs, dropped = choose(texts, params, most)

@@ -26,7 +26,7 @@ from filelock import FileLock
 from quip.core.jsonl import read_json, read_rows, write_json
 from quip.core.params import Section, load, read_params
 from quip.core.records import Reference, Response
-from quip.critics.unproven_gate import trusted
+from quip.critics.unproven_gate import most_trusted_judge
 from quip.reporting import mlflow_pages, model_card
 from quip.reporting.call_costs import costs
 from quip.runtime import paths, stage, stage_times
@@ -110,7 +110,7 @@ def judged(
     """The most trusted judge's name and its figures of one arm on the test split."""
     try:
         cells = wtr["arms"][arm][SPLIT]
-        judge = trusted(critic, list(cells))
+        judge = most_trusted_judge(critic, list(cells))
         return judge, cells[judge]
     except (KeyError, ValueError):
         raise DataError(

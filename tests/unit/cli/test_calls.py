@@ -24,8 +24,8 @@ from quip.cli import calls_rebuild
 from quip.cli.main import app
 from quip.core.jsonl import write_rows
 from quip.core.records import Answer, LiteralText, Reference, Response, Split
-from quip.critics.multiple_choice import p_first_of_logprobs, read
-from quip.llm import connection
+from quip.critics.multiple_choice import p_first_of_logprobs, read_answer
+from quip.llm import reply_store
 from quip.llm.requests.chat import Request
 from quip.runtime import paths
 
@@ -42,7 +42,7 @@ def asked(project: Project) -> list[Request]:
     """A store of four replies of `m` for one stage and two of `n` for another, 1 paid for each."""
     project()
     requests = [Request((("user", f"question {i}"),)) for i in range(6)]
-    store = connection.open_store()
+    store = reply_store.open_store()
     for number, request in enumerate(requests):
         model, by = ("m", "teacher") if number < 4 else ("n", "critique")
         reply = json.dumps({"text": f"answer {number}", "finish_reason": "stop"})
@@ -80,11 +80,11 @@ def test_they_are_exported_whole(asked: list[Request]) -> None:
 
 
 def test_what_was_spent_outlives_what_is_pruned(asked: list[Request]) -> None:
-    store = connection.open_store()
+    store = reply_store.open_store()
     store.put(asked[0].key("m"), "m", '{"text": "anew", "finish_reason": "stop"}', "teacher", 1.0)
     store.close()
     assert quip("prune", "--model", "n").exit_code == 0
-    store = connection.open_store()
+    store = reply_store.open_store()
     assert (len(store), store.money) == (4, pytest.approx(7.0))
     assert store.get(asked[0].key("m"))
     assert store.get(asked[5].key("n")) is None
@@ -95,7 +95,7 @@ def test_prune_drops_nothing_that_is_not_named(asked: list[Request]) -> None:
     assert quip("prune").exit_code == 2
     assert quip("prune", "--model", "m", "--stage", "critique").exit_code == 0
     assert quip("prune", "--older", "1").exit_code == 0
-    store = connection.open_store()
+    store = reply_store.open_store()
     assert (len(store), store.money) == (6, pytest.approx(6.0))
     store.close()
 
@@ -121,7 +121,7 @@ def test_certainty_and_silence_are_asked_again() -> None:
         assert calls_rebuild.alternatives(p) is None
     sampled = Answer(p_first=0.5, source="samples", raw="1 | 2 | 1 | 2")
     assert calls_rebuild.replies(sampled, each=5) == []
-    assert read(calls_rebuild.replies(sampled, each=4)) == sampled
+    assert read_answer(calls_rebuild.replies(sampled, each=4)) == sampled
 
 
 PIPELINE = f"""

@@ -14,7 +14,7 @@ from conftest import Body, ChatServer
 from quip.core.records import Critique
 from quip.critics import cloze
 from quip.critics.comparison import Comparison
-from quip.critics.debiasing import Debias, of, sigmoid
+from quip.critics.debiasing import Debias, calibrated_preference, sigmoid
 from quip.llm import connection
 from quip.llm.requests.chat import BadReply
 from quip.llm.requests.protocols import echo_body, forced_body, read_echo, read_forced, scoring
@@ -98,7 +98,7 @@ def test_no_debiasing_changes_a_critic_without_positions(
     row = ask(server, project)[0]
     for method in ("none", "probability", "log_odds", "content_free"):
         debias = Debias(method=method, scale=1.0, per_word=0.0, content_free=0.5)
-        assert of(row, debias) == pytest.approx(row.forward.p_first)
+        assert calibrated_preference(row, debias) == pytest.approx(row.forward.p_first)
 
 
 def generated(body: Body) -> tuple[int, bytes]:

@@ -19,7 +19,7 @@ from quip.critics.multiple_choice import (
     p_first_of_choices,
     p_first_of_logprobs,
     parse_choice,
-    read,
+    read_answer,
 )
 from quip.llm import connection
 from quip.llm.requests.chat import ModelReply
@@ -126,7 +126,7 @@ def test_an_answer_names_one_choice_or_none(text: str, choice: str | None) -> No
 @pytest.mark.parametrize("text", ["-1", "0", "3", "None", "1 2", "error"])
 def test_an_invalid_answer_is_never_a_vote(text: str) -> None:
     """Elsewhere an answer that could not be read became -1 and then counted as a vote for 2."""
-    assert read([reply(text)] * 5) == Answer(
+    assert read_answer([reply(text)] * 5) == Answer(
         p_first=None, source="unread", raw=" | ".join([text] * 5)
     )
 
@@ -159,26 +159,28 @@ def test_sampled_answers_become_a_share_and_unread_ones_are_left_out(
 
 def test_log_probabilities_go_before_the_text() -> None:
     top = {"1": math.log(0.2), "2": math.log(0.8)}
-    answer = read([reply("1", top)])
+    answer = read_answer([reply("1", top)])
     assert (answer.source, answer.raw) == ("logprobs", "1")
     assert answer.p_first == pytest.approx(0.2)
 
 
 def test_unreadable_log_probabilities_are_unread_even_where_the_text_names_a_choice() -> None:
-    assert read([reply("1", {"The": -0.1})]) == Answer(p_first=None, source="unread", raw="1")
+    assert read_answer([reply("1", {"The": -0.1})]) == Answer(
+        p_first=None, source="unread", raw="1"
+    )
 
 
 def test_an_endpoint_that_leaves_log_probabilities_out_is_read_by_its_text() -> None:
-    assert read([reply("2")]) == Answer(p_first=1 / 3, source="samples", raw="2")
+    assert read_answer([reply("2")]) == Answer(p_first=1 / 3, source="samples", raw="2")
 
 
 def test_a_call_that_failed_for_good_is_unread() -> None:
-    assert read([None]) == Answer(p_first=None, source="unread", raw="")
-    assert read([None, reply("1")]).p_first == pytest.approx(2 / 3)
+    assert read_answer([None]) == Answer(p_first=None, source="unread", raw="")
+    assert read_answer([None, reply("1")]).p_first == pytest.approx(2 / 3)
 
 
 def test_a_long_answer_is_kept_short() -> None:
-    assert len(read([reply("word " * 200)]).raw) == 200
+    assert len(read_answer([reply("word " * 200)]).raw) == 200
 
 
 # ---- asking

@@ -15,8 +15,8 @@ from conftest import CRITIC_PROMPT, Body, ChatServer, shown
 from quip.core.records import Answer, Critique
 from quip.critics.comparison import Comparison
 from quip.critics.critic_kinds import CriticParams
-from quip.critics.multiple_choice import INSIST, compare, content_free
-from quip.critics.prompted import put
+from quip.critics.multiple_choice import INSIST, compare, measure_content_free
+from quip.critics.prompted import compare_with
 from quip.llm import connection
 from quip.llm.requests.chat import Request
 from quip.llm.requests.protocols import final_choice, read_choice
@@ -123,7 +123,7 @@ CRITIC = CriticParams(kind="mcp_reason", endpoint="scripted", prompt=None, sampl
 
 def ask() -> Critique:
     with connection.connect("scripted") as model:
-        return put(model, CRITIC, [PAIR], "test")[0]
+        return compare_with(model, CRITIC, [PAIR], "test")[0]
 
 
 def test_the_probability_is_read_at_the_choice(
@@ -204,12 +204,12 @@ def test_the_lean_is_the_mean_over_texts_that_say_nothing(
 ) -> None:
     server.answer = funny
     reason_project(True)
-    assert content_free(CRITIC) == pytest.approx(2 / 3)
+    assert measure_content_free(CRITIC) == pytest.approx(2 / 3)
     assert [shown(body)[1] for body in server.asked] == ["N/A", "[MASK]", ""]
 
 
 def test_a_critic_without_positions_has_no_lean(reason_project: Callable[[bool], None]) -> None:
-    assert content_free(CRITIC.model_copy(update={"kind": "cloze"})) == 0.5
+    assert measure_content_free(CRITIC.model_copy(update={"kind": "cloze"})) == 0.5
 
 
 def test_a_lean_that_cannot_be_read_is_said_so(
@@ -218,4 +218,4 @@ def test_a_lean_that_cannot_be_read_is_said_so(
     server.answer = lambda body: (200, reasoned(*REASON))
     reason_project(True)
     with pytest.raises(DataError, match="no answer on empty texts could be read"):
-        content_free(CRITIC)
+        measure_content_free(CRITIC)

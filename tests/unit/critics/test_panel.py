@@ -14,8 +14,8 @@ from quip.core.records import Critique, GoldPair
 from quip.critics import critic
 from quip.critics.comparison import Comparison
 from quip.critics.critic_kinds import CriticParams, PanelParams
-from quip.critics.debiasing import Debias, of
-from quip.critics.panel import chosen, regression, total
+from quip.critics.debiasing import Debias, calibrated_preference
+from quip.critics.panel import gold_half, merge_ledgers, regression
 from quip.runtime.errors import DataError, ParamsError
 
 Project = Callable[..., Path]
@@ -60,11 +60,11 @@ def test_it_learns_which_signal_to_follow(server: ChatServer, scripted_project: 
     """The endpoint likes long texts a little; the gold pairs say that humor counts."""
     server.answer = likes(lambda text: 2.0 * ("funny" in text) + 0.2 * len(text), lean=3.0)
     first, second, same = ask(scripted_project, panel("mcp/critic", "words"))
-    likely = of(first, LOG_ODDS)
+    likely = calibrated_preference(first, LOG_ODDS)
     assert likely is not None
     assert likely > 0.5
-    assert of(second, LOG_ODDS) == pytest.approx(1 - likely)
-    assert of(same, LOG_ODDS) == 0.5
+    assert calibrated_preference(second, LOG_ODDS) == pytest.approx(1 - likely)
+    assert calibrated_preference(same, LOG_ODDS) == 0.5
     assert {row.judge for row in (first, second, same)} == {"panel"}
 
 
@@ -115,11 +115,15 @@ def test_a_useless_signal_gets_little_weight_and_a_constant_one_none() -> None:
 
 
 def test_the_first_pairs_of_each_kind_are_chosen() -> None:
-    assert [pair.id for pair in chosen(gold(), "tune", 1)] == ["tune0", "tune1"]
-    assert len(chosen(gold(), "held_out", None)) == 6
+    assert [pair.id for pair in gold_half(gold(), "tune", 1)] == ["tune0", "tune1"]
+    assert len(gold_half(gold(), "held_out", None)) == 6
 
 
 def test_ledgers_add_up_and_name_their_models() -> None:
     one = {"model": "m", "calls": 2, "money": 0.5}
-    assert total([one, {**one, "model": "n"}]) == {"model": "m + n", "calls": 4, "money": 1.0}
-    assert total([]) == {}
+    assert merge_ledgers([one, {**one, "model": "n"}]) == {
+        "model": "m + n",
+        "calls": 4,
+        "money": 1.0,
+    }
+    assert merge_ledgers([]) == {}

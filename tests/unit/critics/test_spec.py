@@ -10,10 +10,10 @@ from quip.critics.critic_kinds import (
     ASKED,
     QUESTIONS,
     CriticParams,
-    named,
+    critic_name,
     parse,
-    prompt_of,
-    spelled,
+    prompt_name,
+    short_form,
 )
 from quip.llm.requests import prompts
 from quip.runtime.errors import ParamsError
@@ -33,14 +33,14 @@ critics = st.builds(
 
 @given(critics)
 def test_a_critic_is_read_back_from_its_short_form(critic: CriticParams) -> None:
-    assert parse(spelled(critic), BASE) == critic
+    assert parse(short_form(critic), BASE) == critic
 
 
 def test_the_whole_form() -> None:
     found = parse("cloze:humor:calibrated/mine@large", BASE)
     assert (found.kind, found.question, found.calibrated) == ("cloze", "humor", True)
     assert (found.prompt, found.endpoint, found.samples) == ("mine", "large", 3)
-    assert spelled(found) == "cloze:humor:calibrated/mine"
+    assert short_form(found) == "cloze:humor:calibrated/mine"
 
 
 @pytest.mark.parametrize("spec", ["mpc", "mcp:funny", "", "mcp:humor:humor", "mcp/a b"])
@@ -68,13 +68,13 @@ def test_a_typo_gets_the_nearest_kind() -> None:
 )
 def test_only_the_overall_multiple_choice_goes_by_its_endpoint(spec: str, name: str) -> None:
     """A judge is called by its endpoint, and asks just that."""
-    assert named(parse(spec, BASE)) == name
+    assert critic_name(parse(spec, BASE)) == name
 
 
 @pytest.mark.parametrize("kind", ASKED)
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_every_kind_has_a_prompt_for_every_question(kind: str, question: str) -> None:
     critic = parse(f"{kind}:{question}", BASE)
-    text = "\n".join(part for _, part in prompts.read(prompt_of(critic)))
+    text = "\n".join(part for _, part in prompts.read(prompt_name(critic)))
     slots = {"{text}"} if kind == "cloze" else {"{literal}", "{first}", "{second}"}
     assert all(slot in text for slot in slots)

@@ -13,7 +13,7 @@ from conftest import ChatServer, chat, likes, options, shown
 from quip.core.jsonl import read_rows, write_json, write_rows
 from quip.core.records import Answer, Critique, GoldPair
 from quip.critics.debiasing import Debias
-from quip.critics.unproven_gate import check_proven, trusted
+from quip.critics.unproven_gate import check_proven, most_trusted_judge
 from quip.evaluation.critic_audit import CONTENT, HUMOR, agreement, audit_summary
 from quip.evaluation.metrics.bootstrap import mean_interval
 from quip.llm.requests import prompts
@@ -311,20 +311,20 @@ def audited(critic: dict[str, str], agreement: float, **judges: float) -> dict[s
 
 def test_the_judge_that_agrees_best_with_the_gold_pairs_is_trusted() -> None:
     learned = audited({"kind": "learned", "endpoint": "small"}, 0.9, small=0.6, large=0.95)
-    assert trusted(learned, ["small", "learned"]) == "learned"
-    assert trusted(learned, ["small", "large", "learned"]) == "large"
+    assert most_trusted_judge(learned, ["small", "learned"]) == "learned"
+    assert most_trusted_judge(learned, ["small", "large", "learned"]) == "large"
     asked = audited({"kind": "mcp", "endpoint": "small"}, 0.7, large=0.6)
-    assert trusted(asked, ["large", "small"]) == "small"
+    assert most_trusted_judge(asked, ["large", "small"]) == "small"
 
 
 def test_a_judge_nobody_audited_counts_as_a_coin_and_equals_keep_their_order() -> None:
     found = audited({"kind": "learned", "endpoint": "x"}, 0.4, small=0.5)
-    assert trusted(found, ["learned", "unknown", "small"]) == "unknown"
-    assert trusted({}, ["b", "a"]) == "b"
+    assert most_trusted_judge(found, ["learned", "unknown", "small"]) == "unknown"
+    assert most_trusted_judge({}, ["b", "a"]) == "b"
 
 
 def test_a_critic_of_another_kind_says_nothing_of_the_judge_at_its_endpoint() -> None:
     cloze = audited({"kind": "cloze", "endpoint": "small"}, 0.9, small=0.6, large=0.7)
-    assert trusted(cloze, ["small", "large"]) == "large"
+    assert most_trusted_judge(cloze, ["small", "large"]) == "large"
     other_prompt = audited({"kind": "mcp", "endpoint": "small"}, 0.9, small=0.6, large=0.7)
-    assert trusted(other_prompt, ["small", "large"]) == "large"
+    assert most_trusted_judge(other_prompt, ["small", "large"]) == "large"

@@ -94,7 +94,7 @@ def test_critics_that_cost_calls_get_the_same_few_pairs(tmp_path: Path) -> None:
     found = measured(tmp_path, ask, 5, *PAIRS)
     assert [one["n"] for one in found["votes"].values()] == [12, 5]
     few = [key for kind, key in asked if kind == "mcp"]
-    assert few == [pair.id for pair in human_agreement.few(PAIRS[::-1], 5)][::-1]
+    assert few == [pair.id for pair in human_agreement.subsample(PAIRS[::-1], 5)][::-1]
     assert few != [pair.id for pair in PAIRS[:5]]
 
 

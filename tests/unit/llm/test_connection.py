@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from conftest import ChatServer, chat
-from quip.llm import connection, scheduler
+from quip.llm import connection, retries
+from quip.llm.endpoints import endpoint
 from quip.llm.requests.chat import Request
 from quip.runtime.errors import EndpointError, ParamsError
 
@@ -22,7 +23,7 @@ def requests(n: int) -> list[Request]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scheduler, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(retries, "FIRST_WAIT", 0.01)
 
 
 @pytest.fixture
@@ -140,7 +141,7 @@ def test_an_endpoint_that_is_not_there(project: Project) -> None:
 def test_an_endpoint_that_is_not_named(project: Project) -> None:
     project()
     with pytest.raises(ParamsError, match=r"'embeded' is not under endpoints.*'embedded'"):
-        connection.endpoint("embeded")
+        endpoint("embeded")
 
 
 def test_the_environment_may_move_an_endpoint(
@@ -148,7 +149,7 @@ def test_the_environment_may_move_an_endpoint(
 ) -> None:
     project()
     monkeypatch.setenv("QUIP_BASE_URL_EMBEDDED", "http://127.0.0.1:1/v1")
-    assert connection.endpoint("embedded").base_url == "http://127.0.0.1:1/v1"
+    assert endpoint("embedded").base_url == "http://127.0.0.1:1/v1"
 
 
 def test_the_first_token_s_alternatives_are_kept(scripted: ChatServer) -> None:

@@ -11,71 +11,71 @@ from email.utils import format_datetime
 import pytest
 
 from quip.llm import rate_limit
-from quip.llm.rate_limit import Gate, Pace
+from quip.llm.rate_limit import Pace, RateLimiter
 
 
-def load(gate: Gate, answers: int, seconds: Callable[[int], float]) -> None:
+def load(limiter: RateLimiter, answers: int, seconds: Callable[[int], float]) -> None:
     """So many answers of an endpoint that takes `seconds(calls in flight)` for each, with more
     calls always waiting."""
     for _ in range(answers):
-        gate.full = True
-        gate.in_flight += 1
-        gate.leave(seconds(gate.room()))
+        limiter.full = True
+        limiter.in_flight += 1
+        limiter.leave(seconds(limiter.room()))
 
 
 def test_the_limit_climbs_to_what_an_endpoint_with_many_slots_takes() -> None:
-    gate = Gate(256)
-    assert gate.room() == rate_limit.FIRST_LIMIT
-    load(gate, 3000, lambda n: 0.2)
-    assert gate.room() == 256
+    limiter = RateLimiter(256)
+    assert limiter.room() == rate_limit.FIRST_LIMIT
+    load(limiter, 3000, lambda n: 0.2)
+    assert limiter.room() == 256
 
 
 def test_the_limit_stays_near_the_slots_of_an_endpoint_that_queues() -> None:
-    gate = Gate(256)
-    load(gate, 20_000, lambda n: 0.2 * max(1.0, n / 32))
-    assert 24 <= gate.room() <= 64
+    limiter = RateLimiter(256)
+    load(limiter, 20_000, lambda n: 0.2 * max(1.0, n / 32))
+    assert 24 <= limiter.room() <= 64
 
 
 def test_a_limit_that_is_never_reached_does_not_climb() -> None:
-    gate = Gate(256)
+    limiter = RateLimiter(256)
     for _ in range(1000):
-        gate.in_flight += 1
-        gate.leave(0.1)
-    assert gate.room() == rate_limit.FIRST_LIMIT
+        limiter.in_flight += 1
+        limiter.leave(0.1)
+    assert limiter.room() == rate_limit.FIRST_LIMIT
 
 
 def test_answers_that_slow_down_lower_the_limit() -> None:
-    gate = Gate(64)
-    load(gate, 3000, lambda n: 0.2)
-    before = gate.room()
-    load(gate, 100, lambda n: 2.0)
-    assert gate.room() < before
+    limiter = RateLimiter(64)
+    load(limiter, 3000, lambda n: 0.2)
+    before = limiter.room()
+    load(limiter, 100, lambda n: 2.0)
+    assert limiter.room() < before
 
 
 def test_one_wave_of_429_lowers_the_limit_once() -> None:
-    gate = Gate(64)
-    load(gate, 3000, lambda n: 0.2)
-    before = gate.limit
+    limiter = RateLimiter(64)
+    load(limiter, 3000, lambda n: 0.2)
+    before = limiter.limit
     for _ in range(20):
-        gate.busy(0.5)
-    assert gate.limit == pytest.approx(before * rate_limit.CUT)
-    assert 0.4 < gate.until - time.monotonic() <= 0.5
+        limiter.busy(0.5)
+    assert limiter.limit == pytest.approx(before * rate_limit.CUT)
+    assert 0.4 < limiter.until - time.monotonic() <= 0.5
 
 
 def test_the_embedded_engine_keeps_its_slots() -> None:
-    gate = Gate(6, adapts=False)
-    load(gate, 500, lambda n: 0.1)
-    gate.busy(None)
-    assert gate.room() == 6
+    limiter = RateLimiter(6, adapts=False)
+    load(limiter, 500, lambda n: 0.1)
+    limiter.busy(None)
+    assert limiter.room() == 6
 
 
 def test_processes_at_one_endpoint_share_what_it_takes() -> None:
-    gate = Gate(64)
-    load(gate, 3000, lambda n: 0.2)
-    gate.share = 2
-    assert gate.room() == 32
-    gate.share = 1000
-    assert gate.room() == 1
+    limiter = RateLimiter(64)
+    load(limiter, 3000, lambda n: 0.2)
+    limiter.share = 2
+    assert limiter.room() == 32
+    limiter.share = 1000
+    assert limiter.room() == 1
 
 
 def test_a_pace_lets_a_burst_through_and_then_spaces() -> None:
@@ -96,21 +96,21 @@ def test_two_processes_halve_a_pace() -> None:
 
 def test_tokens_are_paced_as_requests_are() -> None:
     async def enter() -> float:
-        gate = Gate(8, tpm=60_000)
+        limiter = RateLimiter(8, tpm=60_000)
         began = time.monotonic()
         for _ in range(5):
-            await gate.enter(1000)
+            await limiter.enter(1000)
         return time.monotonic() - began
 
     assert asyncio.run(enter()) >= 5 - 1 - rate_limit.BURST_SECONDS - 0.1
 
 
 def test_a_header_that_says_nothing_is_left_is_waited_for() -> None:
-    gate = Gate(8)
-    gate.heed({"x-ratelimit-remaining-requests": "5", "x-ratelimit-reset-requests": "9s"}, 100)
-    assert gate.until == 0
-    gate.heed({"x-ratelimit-remaining-tokens": "99", "x-ratelimit-reset-tokens": "250ms"}, 100)
-    assert 0.2 < gate.until - time.monotonic() <= 0.25
+    limiter = RateLimiter(8)
+    limiter.heed({"x-ratelimit-remaining-requests": "5", "x-ratelimit-reset-requests": "9s"}, 100)
+    assert limiter.until == 0
+    limiter.heed({"x-ratelimit-remaining-tokens": "99", "x-ratelimit-reset-tokens": "250ms"}, 100)
+    assert 0.2 < limiter.until - time.monotonic() <= 0.25
 
 
 @pytest.mark.parametrize(

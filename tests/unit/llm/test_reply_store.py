@@ -33,7 +33,7 @@ CLAIMER = """
 from pathlib import Path
 from quip.llm.reply_store import CallStore
 store = CallStore(Path("calls.journal"))
-print(store.claim("ab" * 32), store.company(store.sit("here")), flush=True)
+print(store.lock_key("ab" * 32), store.active_processes(store.join("here")), flush=True)
 input()
 """
 
@@ -203,18 +203,18 @@ def test_a_disk_that_fills_up_keeps_what_was_stored(small_disk: Path) -> None:
 
 def test_a_claim_and_a_seat_end_with_their_owner() -> None:
     store = opened()
-    seat = store.sit("here")
-    assert store.company(seat) == 1
+    seat = store.join("here")
+    assert store.active_processes(seat) == 1
     command = [sys.executable, "-c", CLAIMER]
     other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert other.stdout
     assert other.stdout.readline() == "True 2\n"
-    assert (store.claim("ab" * 32), store.claim("cd" * 32)) == (False, True)
-    assert store.company(seat) == 2
+    assert (store.lock_key("ab" * 32), store.lock_key("cd" * 32)) == (False, True)
+    assert store.active_processes(seat) == 2
     other.send_signal(signal.SIGKILL)
     other.communicate()
-    assert store.claim("ab" * 32)
-    assert store.company(seat) == 1
+    assert store.lock_key("ab" * 32)
+    assert store.active_processes(seat) == 1
 
 
 def test_a_store_is_rewritten_only_by_its_only_user() -> None:

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from faulty import FAULTS, Body, FaultyServer
-from quip.llm import connection, scheduler
-from quip.llm.connection import Oracle
+from quip.llm import connection, reply_store, retries
+from quip.llm.connection import LLM
 from quip.llm.requests.chat import ModelReply, Request
 from quip.runtime import paths
 from quip.runtime.errors import EndpointError, ParamsError
@@ -27,10 +27,10 @@ Project = Callable[..., Path]
 
 CHILD = """
 import sys
-from quip.llm import connection, scheduler
+from quip.llm import connection, reply_store, retries, scheduler
 from quip.llm.requests.chat import Request
 from quip.runtime.stage import run
-scheduler.FIRST_WAIT = 0.01
+retries.FIRST_WAIT = 0.01
 scheduler.LOOK_SECONDS = 0.01
 def main():
     rows = (Request((("user", f"question {i}"),), seed=i) for i in range(int(sys.argv[1])))
@@ -47,7 +47,7 @@ def requests(n: int, logprobs: int | None = None) -> Iterator[Request]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scheduler, "FIRST_WAIT", 0.02)
+    monkeypatch.setattr(retries, "FIRST_WAIT", 0.02)
 
 
 def configure(project: Project, server: FaultyServer, **entry: Any) -> Path:
@@ -61,7 +61,7 @@ def ask(n: int, logprobs: int | None = None, what: str = "test") -> list[ModelRe
 
 
 def calls() -> Counter[str]:
-    store = connection.open_store()
+    store = reply_store.open_store()
     try:
         return Counter(record.key for record in store.records() if record.kind == "call")
     finally:
@@ -266,7 +266,7 @@ def test_a_budget_stops_before_the_call_that_would_pass_it(project: Project) -> 
             ask(100)
         assert caught.value.exit_code == 3
         kept = len(calls())
-        store = connection.open_store()
+        store = reply_store.open_store()
         assert 0.015 * kept == pytest.approx(store.money)
         assert 0.5 - 0.28 - 0.015 <= store.money <= 0.5
         store.close()
@@ -316,7 +316,7 @@ def test_one_token_is_asked_of_the_embedded_engine_one_at_a_time(
 
     with FaultyServer(delay=0.005) as server:
         project(endpoints={"scripted": {"base_url": "embedded", "model": "m", "concurrency": 6}})
-        monkeypatch.setattr(Oracle, "address", lambda self: nullcontext(server.url))
+        monkeypatch.setattr(LLM, "address", lambda self: nullcontext(server.url))
         with connection.connect("scripted") as model:
             one = (Request((("user", str(i)),), max_tokens=1) for i in range(12))
             list(model.ask(one, "critic", total=12))
@@ -371,28 +371,3 @@ def test_a_full_disk_stops_the_stage_and_nothing_is_asked_twice(project: Project
         assert again.returncode == 0
         assert sum(server.answered.values()) <= 60 + 2
         assert len(calls()) == 60
-
-
-def test_replies_of_the_older_store_are_taken_over(project: Project) -> None:
-    import hashlib
-    import sqlite3
-
-    with FaultyServer() as server:
-        configure(project, server)
-        old = sqlite3.connect(paths.state("calls.sqlite"))
-        old.execute("CREATE TABLE calls (key, model, reply, check_sum, at)")
-        for request, text in zip(requests(2), ("kept", "damaged"), strict=True):
-            reply = ModelReply(text=text, finish_reason="stop").model_dump_json()
-            check = hashlib.sha256(("" if text == "damaged" else reply).encode()).hexdigest()
-            old.execute(
-                "INSERT INTO calls VALUES (?, 'm', ?, ?, 1.0)", (request.key("m"), reply, check)
-            )
-        old.commit()
-        old.close()
-        first, second = ask(2)
-        assert first
-        assert second
-        assert first.text == "kept"
-        assert second.text.startswith("answer")
-        assert server.requests == 1
-        assert not paths.state("calls.sqlite").exists()

@@ -100,13 +100,6 @@ def test_the_digest_is_that_of_the_weights_and_of_nothing_else(folder: Path) -> 
     assert len({before, changed, student.digest(folder)}) == 3
 
 
-def test_a_folder_with_a_note_is_no_model(folder: Path, tmp_path: Path) -> None:
-    assert student.is_model(folder)
-    assert not student.is_model(tmp_path)
-    (tmp_path / "config.json").write_text("{}")
-    assert not student.is_model(tmp_path)
-
-
 def test_a_tokenizer_without_padding_pads_with_its_end(folder: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.pad_token = None

@@ -264,12 +264,12 @@ def test_swapping_the_texts_gives_exactly_the_complement(
         "test",
     ).rows
     debias = Debias(method="log_odds", scale=30.0, per_word=-5.0)
-    here, there = (debiasing.of(row, debias) for row in rows)
+    here, there = (debiasing.calibrated_preference(row, debias) for row in rows)
     assert here is not None
     assert there is not None
     assert here > 0.6
     assert here + there == pytest.approx(1.0, abs=1e-12)
-    assert debiasing.flipped(rows[0].forward, rows[0].backward) is False
+    assert debiasing.order_flips(rows[0].forward, rows[0].backward) is False
     assert {row.judge for row in rows} == {"learned"}
 
 

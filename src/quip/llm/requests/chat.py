@@ -1,7 +1,7 @@
 """One chat call and its reply: what is asked, and what of the answer is believed.
 
-Of everything between a stage and a large model only this module decides results. How fast, how
-often and by which way it is asked is the business of `oracle` and its helpers.
+Of everything between a stage and a large model only this module decides results. How fast and
+how often it is asked is the business of the rest of `quip.llm`.
 """
 
 from __future__ import annotations

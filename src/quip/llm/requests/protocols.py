@@ -1,5 +1,6 @@
-"""Ways to ask an endpoint beside the plain chat call: what is posted, what is believed.
+"""Routes to an endpoint: the plain chat call and four others; what is posted, what is believed.
 
+CHAT      the plain chat call
 REASONED  a chat call that ends with a choice; the log-probabilities at the choice's token
 ECHO      how likely a text is after another: the endpoint returns the prompt with the
           log-probabilities of its tokens (`echo` of /completions: vLLM, SGLang, llama-cpp-python)
@@ -28,7 +29,7 @@ from quip.llm.requests.chat import (
 from quip.runtime.errors import EndpointError
 
 
-class Way(NamedTuple):
+class Route(NamedTuple):
     """Where a request is posted, as what document, and how its answer is read."""
 
     path: str
@@ -36,7 +37,7 @@ class Way(NamedTuple):
     read: Callable[[bytes, Request, str | None], ModelReply]
 
 
-CHAT = Way("/chat/completions", Request.body, read_reply)
+CHAT = Route("/chat/completions", Request.body, read_reply)
 
 FINAL = re.compile(r"(?<![\w.,/\u2212-])(?<!\bor )(?<!\band )([12])\W*$")
 LEAST = -100.0
@@ -197,8 +198,8 @@ def finite(value: Any) -> float:
     return max(float(value), LEAST) if not math.isnan(float(value)) else LEAST
 
 
-REASONED = Way("/chat/completions", Request.body, read_choice)
-ECHO = Way("/completions", echo_body, read_echo)
-FORCED = Way("/completions", forced_body, read_forced)
-TOKENS = Way("/../tokenize", tokens_body, read_tokens)
+REASONED = Route("/chat/completions", Request.body, read_choice)
+ECHO = Route("/completions", echo_body, read_echo)
+FORCED = Route("/completions", forced_body, read_forced)
+TOKENS = Route("/../tokenize", tokens_body, read_tokens)
 """Its address is that of the server, beside /v1."""
