@@ -74,7 +74,7 @@ def test_a_clone_runs_nothing_and_pays_only_for_what_a_changed_setting_adds(
     assert ran(dvc(clone, "repro")) == []
     assert not (clone / "mlflow.db").exists()
     said = dvc(clone, "exp", "run", "--name", "more", "-S", "prepare.limit.train=4")
-    assert "6 replies of teacher are back" in said
+    assert "6 replies of teacher imported" in said
     assert world.endpoint.requests == asked + 1
     rerun = ["prepare", "teacher", "imitation", "sft", "align@dpo", "evaluate", "register"]
     assert ran(said) == rerun

@@ -216,6 +216,30 @@ def test_what_changes_no_result_re_runs_nothing() -> None:
     assert "src/quip/training/dpo.py" not in code_deps("sft")
 
 
+def test_a_stage_that_asks_a_large_model_keeps_its_calls_as_an_output() -> None:
+    """`data/calls/STAGE.jsonl`, by which a clone pays nothing again."""
+    asking = {name for name in STAGES if "record_calls" in source_of(module_of(name))}
+    assert asking >= {"teacher", "audit", "critique", "rank", "judge", "duel", "control", "safety"}
+    for name, stage in expanded(3).items():
+        file = f"data/calls/{name.replace('@', '_')}.jsonl"
+        kept = [out for out in outs_of(stage) if out.startswith("data/calls/")]
+        assert kept == ([file] if name.split("@")[0] in asking else []), name
+        assert not kept or f"--calls {file}" in stage["cmd"], name
+
+
+def test_no_stage_asks_a_large_model_without_keeping_its_calls() -> None:
+    asks = re.compile(r"\b(connection\.connect|critic import ask|ask_judges)\b")
+    for name in STAGES:
+        text = source_of(module_of(name))
+        assert bool(asks.search(text)) == ("record_calls" in text), name
+
+
+def source_of(module: str) -> str:
+    file = file_of(module)
+    assert file, module
+    return file.read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_every_output_has_one_maker(count: int) -> None:
     outs = [out for stage in expanded(count).values() for out in outs_of(stage)]

@@ -182,7 +182,8 @@ def ranked(is_wanted: bool = True, low: float = 0.6) -> dict[str, Any]:
     rank.main(
         options(
             **{"wanted": wanted(is_wanted), "pairs": "pairs.jsonl", "reward": "models/reward"},
-            **{"audit": "audit.json", "out": "rankings.jsonl", "metrics": "metrics.json"},
+            **{"audit": "audit.json", "out": "rankings.jsonl", "calls": "calls.jsonl"},
+            metrics="metrics.json",
         )
     )
     found: dict[str, Any] = json.loads(Path("metrics.json").read_text())

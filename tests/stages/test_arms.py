@@ -52,11 +52,11 @@ def train_all() -> None:
     candidates.main(options(**drawn))
     write_json("audit.json", {"agreement": 0.9, "ci95": [0.8, 1.0]})
     asked = {"candidates": "candidates.jsonl", "reward": "r", "audit": "audit.json"}
-    critique.main(options(**asked, out="c.jsonl", metrics="c.json"))
+    critique.main(options(**asked, out="c.jsonl", calls="k.jsonl", metrics="c.json"))
     decided = {"critique": "c.jsonl", "out": "preferences.jsonl", "rankings": "rankings.jsonl"}
     preferences.main(options(**decided, metrics="p.json"))
     wanted = {"wanted": "arms/brio_dpo.json", "pairs": "pairs.jsonl"}
-    asked = {"reward": "r", "audit": "audit.json"}
+    asked = {"reward": "r", "audit": "audit.json", "calls": "k.jsonl"}
     rank.main(options(**wanted, **asked, out="teacher.jsonl", metrics="rank.json"))
     start = {"start": "models/sft", "pairs": "pairs.jsonl"}
     warm = {**start, **wanted, "feedback": "teacher.jsonl"}

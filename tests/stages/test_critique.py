@@ -131,7 +131,7 @@ def test_only_training_candidates_are_compared() -> None:
 def run(low: float = 0.6) -> None:
     write_json("audit.json", {"agreement": low + 0.1, "ci95": [low, low + 0.2]})
     files = {"candidates": "candidates.jsonl", "reward": "r", "audit": "audit.json"}
-    critique.main(options(**files, out="critique.jsonl", metrics="m.json"))
+    critique.main(options(**files, out="critique.jsonl", calls="calls.jsonl", metrics="m.json"))
 
 
 @pytest.mark.usefixtures("critic_prompt")

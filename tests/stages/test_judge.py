@@ -49,6 +49,9 @@ def named(rows: list[Critique]) -> list[tuple[str, str, str]]:
     return [(row.name_a, row.name_b, row.input) for row in rows]
 
 
+MADE = {"out": "duel.jsonl", "calls": "calls.jsonl", "metrics": "m.json"}
+
+
 # ---- judge
 
 
@@ -60,6 +63,7 @@ def judged() -> list[Critique]:
             references="references.jsonl",
             reward="r",
             out="v",
+            calls="calls.jsonl",
             metrics="m.json",
         )
     )
@@ -146,7 +150,7 @@ def test_what_each_judge_cost_is_in_the_metrics(
 
 
 def fought() -> list[Critique]:
-    duel.main(options(responses="responses", reward="r", out="duel.jsonl", metrics="m.json"))
+    duel.main(options(responses="responses", reward="r", **MADE))
     return read_rows("duel.jsonl", Critique)
 
 
@@ -171,7 +175,7 @@ def test_endpoints_compare_arms_on_the_first_inputs_only_and_the_learned_critic_
 ) -> None:
     scripted_project(arms=["sft", "dpo"], judge={"duel_inputs": 2, "learned": True})
     monkeypatch.setattr(
-        "quip.critics.judges.learned", lambda reward, pairs: [sure(p) for p in pairs]
+        "quip.critics.learned.critiques", lambda reward, pairs: [sure(p) for p in pairs]
     )
     server.answer = likes(len)
     for arm in ("sft", "dpo"):
@@ -206,7 +210,7 @@ def test_arms_that_say_the_same_tie_without_a_call(
 def test_a_single_arm_fights_nobody(scripted_project: Project) -> None:
     scripted_project(arms=["sft"])
     respond("sft", "alone")
-    duel.main(options(responses="responses", reward="r", out="duel.jsonl", metrics="m.json"))
+    duel.main(options(responses="responses", reward="r", **MADE))
     assert Path("duel.jsonl").read_text() == ""
 
 
@@ -228,6 +232,7 @@ def controlled(candidates: list[Candidate]) -> list[Critique]:
             candidates="candidates.jsonl",
             reward="r",
             out="c",
+            calls="calls.jsonl",
             metrics="m.json",
         )
     )

@@ -143,6 +143,7 @@ def run(root: Path) -> tuple[list[Flag], dict[str, Any]]:
             patterns=PATTERNS,
             words=ROOT / "data/safety/words.txt",
             out=root / "flagged.jsonl",
+            calls=root / "calls.jsonl",
             metrics=root / "safety.json",
         )
     )

@@ -51,7 +51,9 @@ def exemplars(count: int) -> list[Exemplar]:
 
 def run() -> list[Reply]:
     paths = options(prepared="prepared", exemplars="exemplars.jsonl")
-    teacher.main([*paths, *options(out="replies.jsonl", metrics="teacher.json")])
+    teacher.main(
+        [*paths, *options(out="replies.jsonl", calls="calls.jsonl", metrics="teacher.json")]
+    )
     return read_rows("replies.jsonl", Reply)
 
 

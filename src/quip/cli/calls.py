@@ -1,4 +1,4 @@
-"""`quip calls`: look into the call store, copy it, thin it out, read it back from outputs."""
+"""`quip calls`: look into the call store, copy it, thin it out, import what stages have kept."""
 
 from __future__ import annotations
 
@@ -107,14 +107,17 @@ def prune(
         typer.echo(f"{had - len(store):,} replies dropped, {len(store):,} kept")
 
 
-@app.command()
-def rebuild() -> None:
-    """Read replies back from the outputs of stages, after `dvc pull`. Stale stages are left out."""
-    from quip.cli import calls_rebuild
+@app.command(name="import")
+def import_outputs() -> None:
+    """Import the replies that stages wrote to data/calls, from there and from DVC's cache."""
+    from quip.llm.call_outputs import FOLDER, import_calls
 
     with opened() as store:
-        for stage, count in calls_rebuild.rebuild(store):
-            typer.echo(f"{stage}: {count}")
+        found = import_calls(store)
+    if not found:
+        raise DataError(f"no calls under {FOLDER} nor in DVC's cache; `dvc pull` brings them.")
+    for stage, count in found.items():
+        typer.echo(f"{stage}: {count:,} replies imported")
 
 
 def costs(records: Sequence[Record], kept: Sequence[Record], money: float) -> list[Record]:

@@ -8,15 +8,11 @@ and only when something is not in the store.
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from filelock import FileLock
-
+from quip.llm.call_outputs import fill_empty, note_used
 from quip.llm.costs import Ledger
 from quip.llm.endpoints import Budget, Endpoint, budget, endpoint
 from quip.llm.reply_store import CallStore, open_store
@@ -25,7 +21,7 @@ from quip.llm.requests.protocols import CHAT, Route
 from quip.llm.scheduler import RequestScheduler
 from quip.llm.session import Session
 from quip.models import llamacpp
-from quip.runtime import clock, paths
+from quip.runtime import clock
 
 
 @dataclass
@@ -67,6 +63,7 @@ class LLM:
             route=route,
         )
         RequestScheduler(session, self.address).run(requests)
+        note_used(session.keys, self.settings.model)
         return (session.stored(key) for key in session.keys)
 
     @contextmanager
@@ -86,23 +83,13 @@ class LLM:
         return self.ledger.summary()
 
 
-def fill_empty(store: CallStore) -> None:
-    """Bring back what the outputs that dvc.lock names have answered already, when the store is
-    empty: in a clone that has pulled them. In a process of its own, since it reads as the stages
-    do, whose modules no other stage depends on."""
-    if not Path("dvc.lock").is_file():
-        return
-    with FileLock(paths.state("recover.lock")):
-        if not len(store):
-            subprocess.run([sys.executable, "-m", "quip.cli.calls_rebuild"], check=False)
-
-
 @contextmanager
 def connect(name: str) -> Iterator[LLM]:
-    """An LLM for the endpoint `name` of params.yaml, over the project's call store."""
+    """An LLM for the endpoint `name` of params.yaml, over the project's call store. One that holds
+    no reply imports those of the stages' outputs first."""
     settings, allowed, store = endpoint(name), budget(), open_store()
-    fill_empty(store)
     try:
+        fill_empty(store)
         yield LLM(name, settings, store, allowed)
     finally:
         store.close()

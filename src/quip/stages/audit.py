@@ -9,12 +9,13 @@ other, so position is debiased and length is not corrected. What people say of t
 own (`--ledger`): it differs from run to run, and `critique` depends on the figures.
 
     python -m quip.stages.audit --gold data/raw/gold.jsonl --extra data/pairs/extra.json \
-        --reward models/reward --out data/audit/critiques.jsonl \
+        --reward models/reward --out data/audit/critiques.jsonl --calls data/calls/audit.jsonl \
         --metrics data/metrics/critic.json --ledger data/metrics/audit.json
 """
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
 
@@ -39,6 +40,7 @@ from quip.critics.judges import JudgeParams
 from quip.critics.multiple_choice import measure_content_free
 from quip.evaluation import human_agreement
 from quip.evaluation.critic_audit import audit_summary
+from quip.llm.call_outputs import record_calls
 from quip.runtime import stage
 from quip.runtime.errors import DataError
 
@@ -57,7 +59,14 @@ class Params(Section):
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = stage.arguments(__doc__, argv, "gold", "extra", "reward", "out", "metrics", "ledger")
+    names = ("gold", "extra", "reward", "out", "calls", "metrics", "ledger")
+    args = stage.arguments(__doc__, argv, *names)
+    with record_calls(args.calls):
+        audit(args)
+
+
+def audit(args: Namespace) -> None:
+    """Put the gold pairs, then the further files, to everyone who compares texts in this run."""
     params, debias = load("audit", Params), load("debias", Debias)
     critic, *judges = critics_to_audit(load("critic", CriticParams), load("judge", JudgeParams))
     further = [

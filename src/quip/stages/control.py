@@ -6,7 +6,8 @@ best_of_n the warm start's n samples, the critic's favourite against the teacher
 
     python -m quip.stages.control --references data/imitation/references.jsonl \
         --candidates data/candidates.jsonl --reward models/reward \
-        --out data/verdicts/control.jsonl --metrics data/metrics/control.json
+        --out data/verdicts/control.jsonl --calls data/calls/control.jsonl \
+        --metrics data/metrics/control.json
 """
 
 from __future__ import annotations
@@ -21,29 +22,33 @@ from quip.critics.critic import ask
 from quip.critics.critic_kinds import CriticParams
 from quip.critics.debiasing import Debias, calibrated_preference
 from quip.critics.judges import JudgeParams, ask_judges
+from quip.llm.call_outputs import record_calls
 from quip.runtime import stage
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = stage.arguments(__doc__, argv, "references", "candidates", "reward", "out", "metrics")
+    names = ("references", "candidates", "reward", "out", "calls", "metrics")
+    args = stage.arguments(__doc__, argv, *names)
     params, critic = load("judge", JudgeParams), load("critic", CriticParams)
     debias = load("debias", Debias)
     references = [r for r in read_rows(args.references, Reference) if r.split == "test"]
     subsample = references[: params.control_inputs]
-    best, asked = best_of_n(read_rows(args.candidates, Candidate), critic, args.reward, debias)
-    pairs = [
-        *(
-            against_teacher("teacher", r, r.paraphrases[1])
-            for r in subsample
-            if len(r.paraphrases) > 1
-        ),
-        *(against_teacher("copy", r, r.literal) for r in subsample),
-        *(against_teacher("best_of_n", r, best[r.input]) for r in references if r.input in best),
-    ]
-    rows, spent = ask_judges(params, args.reward, pairs, "control")
+    several = [r for r in subsample if len(r.paraphrases) > 1]
+    with record_calls(args.calls):
+        best, asked = best_of_n(read_rows(args.candidates, Candidate), critic, args.reward, debias)
+        pairs = [
+            *(against_teacher("teacher", r, r.paraphrases[1]) for r in several),
+            *(against_teacher("copy", r, r.literal) for r in subsample),
+            *(
+                against_teacher("best_of_n", r, best[r.input])
+                for r in references
+                if r.input in best
+            ),
+        ]
+        rows, spent = ask_judges(params, args.reward, pairs, "control")
     write_rows(args.out, rows)
-    names = ("teacher", "copy", "best_of_n")
-    counts = {name: sum(row.name_a == name for row in rows) for name in names}
+    controls = ("teacher", "copy", "best_of_n")
+    counts = {name: sum(row.name_a == name for row in rows) for name in controls}
     stage.say("control", counts)
     write_json(args.metrics, {**counts, "critic": asked, "judges": spent})
 

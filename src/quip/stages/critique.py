@@ -9,7 +9,7 @@ critique.unproven names it.
 
     python -m quip.stages.critique --candidates data/candidates.jsonl --reward models/reward \
         --audit data/metrics/critic.json --out data/critique.jsonl \
-        --metrics data/metrics/critique.json
+        --calls data/calls/critique.jsonl --metrics data/metrics/critique.json
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from quip.critics.critic import ask
 from quip.critics.critic_kinds import CriticParams, critic_name
 from quip.critics.pair_selection import CandidateCounts, CritiqueParams, choose
 from quip.critics.unproven_gate import check_proven
+from quip.llm.call_outputs import record_calls
 from quip.runtime import stage
 from quip.runtime.errors import DataError, ParamsError
 
@@ -30,7 +31,9 @@ Params = CritiqueParams
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = stage.arguments(__doc__, argv, "candidates", "reward", "audit", "out", "metrics")
+    args = stage.arguments(
+        __doc__, argv, "candidates", "reward", "audit", "out", "calls", "metrics"
+    )
     params, critic = load("critique", Params), load("critic", CriticParams)
     drawn = load("candidates", CandidateCounts)
     check_proven(read_json(args.audit), critic_name(critic), params.unproven)
@@ -45,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"critique: no pair of candidates is left ({dict(dropped)}). Raise candidates.k or "
             "candidates.temperature, or widen critique.length_ratio."
         )
-    rows, spent = ask(critic, args.reward, pairs, "critique")
+    with record_calls(args.calls):
+        rows, spent = ask(critic, args.reward, pairs, "critique")
     write_rows(args.out, rows)
     stage.say("critique", {"pairs": len(rows), **dropped})
     write_json(args.metrics, {"pairs": len(rows), "dropped": dict(dropped), **spent})

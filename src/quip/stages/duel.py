@@ -2,7 +2,8 @@
 `judge.duel_inputs` of the inputs).
 
     python -m quip.stages.duel --responses data/responses --reward models/reward \
-        --out data/verdicts/duel.jsonl --metrics data/metrics/duel.json
+        --out data/verdicts/duel.jsonl --calls data/calls/duel.jsonl \
+        --metrics data/metrics/duel.json
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from quip.core.params import load, read_params
 from quip.core.records import Response
 from quip.critics.comparison import Comparison
 from quip.critics.judges import JudgeAnswers, JudgeParams, ask_judges
+from quip.llm.call_outputs import record_calls
 from quip.runtime import stage
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = stage.arguments(__doc__, argv, "responses", "reward", "out", "metrics")
+    args = stage.arguments(__doc__, argv, "responses", "reward", "out", "calls", "metrics")
     params, arms = load("judge", JudgeParams), read_params()["arms"]
     texts = {
         arm: [
@@ -37,11 +39,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     ]
     first = {row.input for row in next(iter(texts.values()))[: params.duel_inputs]}
     endpoint_pairs = [pair for pair in pairs if pair.input in first]
-    rows, spent = (
-        ask_judges(params, args.reward, pairs, "duel", endpoint_pairs)
-        if pairs
-        else JudgeAnswers([], {})
-    )
+    rows, spent = JudgeAnswers([], {})
+    with record_calls(args.calls):
+        if pairs:
+            rows, spent = ask_judges(params, args.reward, pairs, "duel", endpoint_pairs)
     write_rows(args.out, rows)
     identical = sum(row.a == row.b for row in rows)
     counts = {"verdicts": len(rows), "identical": identical}

@@ -8,7 +8,7 @@ such inputs are left out and counted.
     python -m quip.stages.rank --wanted data/roles/arms/brio_dpo.json \
         --pairs data/imitation/pairs.jsonl --reward models/reward \
         --audit data/metrics/critic.json --out data/rank/rankings.jsonl \
-        --metrics data/metrics/rank.json
+        --calls data/calls/rank.jsonl --metrics data/metrics/rank.json
 """
 
 from __future__ import annotations
@@ -25,16 +25,19 @@ from quip.critics.debiasing import Debias
 from quip.critics.pair_selection import CritiqueParams, choose
 from quip.critics.ranking import decide
 from quip.critics.unproven_gate import check_proven
+from quip.llm.call_outputs import record_calls
 from quip.runtime import stage
 from quip.runtime.errors import DataError
 from quip.training.skipped import unwanted
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = stage.arguments(__doc__, argv, "wanted", "pairs", "reward", "audit", "out", "metrics")
+    names = ("wanted", "pairs", "reward", "audit", "out", "calls", "metrics")
+    args = stage.arguments(__doc__, argv, *names)
     if unwanted(args.wanted):
         print("rank: 'brio_dpo' is not in `arms` of params.yaml, nobody is asked.")
         write_rows(args.out, [])
+        write_rows(args.calls, [])
         return write_json(args.metrics, {"rankings": 0})
     params, critic = load("critique", CritiqueParams), load("critic", CriticParams)
     debias = load("debias", Debias)
@@ -42,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     texts = as_candidates(read_rows(args.pairs, TrainingPair))
     most = max(Counter(row.input for row in texts).values())
     pairs, dropped = choose(texts, params, most)
-    critiques, spent = ask(critic, args.reward, pairs, "rank")
+    with record_calls(args.calls):
+        critiques, spent = ask(critic, args.reward, pairs, "rank")
     _, rankings, undecided = decide(critiques, debias, 0.5)
     if not rankings:
         raise DataError(

@@ -7,7 +7,8 @@ report, the flagged texts to a file.
 
     python -m quip.stages.safety --responses data/responses --imitation data/imitation \\
         --patterns data/safety/patterns.yaml --words data/safety/words.txt \\
-        --out data/flagged.jsonl --metrics data/metrics/safety.json
+        --out data/flagged.jsonl --calls data/calls/safety.jsonl \\
+        --metrics data/metrics/safety.json
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from quip.evaluation.safety_screen import (
     screen,
 )
 from quip.llm import connection
+from quip.llm.call_outputs import record_calls
 from quip.llm.requests import prompts
 from quip.runtime import stage
 
@@ -57,14 +59,14 @@ class Asked(NamedTuple):
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = stage.arguments(
-        __doc__, argv, "responses", "imitation", "patterns", "words", "out", "metrics"
-    )
+    names = ("responses", "imitation", "patterns", "words", "out", "calls", "metrics")
+    args = stage.arguments(__doc__, argv, *names)
     params, arms = load("safety", Params), read_params()["arms"]
     rules, categories = read_patterns(Path(args.patterns))
     words = read_words(Path(args.words))
     texts = collect(Path(args.responses), Path(args.imitation), arms)
-    asked = ask(params, texts, list(categories))
+    with record_calls(args.calls):
+        asked = ask(params, texts, list(categories))
     flags = []
     for text in texts:
         hits = screen(text.text, rules, words)

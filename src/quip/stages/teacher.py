@@ -5,7 +5,8 @@ Training inputs give the student something to imitate; validation, test and out-
 new parser never pays for calls again.
 
     python -m quip.stages.teacher --prepared data/prepared --exemplars data/raw/exemplars.jsonl \
-        --out data/teacher/replies.jsonl --metrics data/metrics/teacher.json
+        --out data/teacher/replies.jsonl --calls data/calls/teacher.jsonl \
+        --metrics data/metrics/teacher.json
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from quip.core.jsonl import read_rows, write_json, write_rows
 from quip.core.params import Section, load
 from quip.core.records import Exemplar, LiteralText, Reply, Split
 from quip.llm import connection
+from quip.llm.call_outputs import record_calls
 from quip.llm.requests import prompts
 from quip.llm.requests.chat import Request
 from quip.runtime import stage
@@ -46,11 +48,11 @@ class Input(NamedTuple):
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = stage.arguments(__doc__, argv, "prepared", "exemplars", "out", "metrics")
+    args = stage.arguments(__doc__, argv, "prepared", "exemplars", "out", "calls", "metrics")
     params = load("teacher", Params)
     prefixes = make_prefixes(read_rows(args.exemplars, Exemplar), params)
     inputs = order(read_inputs(Path(args.prepared), params.train_inputs), len(prefixes))
-    with connection.connect(params.endpoint) as teacher:
+    with record_calls(args.calls), connection.connect(params.endpoint) as teacher:
         asked = (request(item, prefixes[item.prefix], params) for item in inputs)
         answers = list(teacher.ask(asked, "teacher", total=len(inputs)))
     rows = [

@@ -1,30 +1,24 @@
-"""`quip calls`: what is shown, copied and dropped, and replies that come back from outputs."""
+"""`quip calls`: what is shown, copied, dropped and imported from the outputs of stages."""
 
 from __future__ import annotations
 
 import json
 import math
-import random
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import get_args
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
 from faulty import Body, FaultyServer, chance
-from quip.cli import calls_rebuild
 from quip.cli.main import app
 from quip.core.jsonl import write_rows
-from quip.core.records import Answer, LiteralText, Reference, Response, Split
-from quip.critics.multiple_choice import p_first_of_logprobs, read_answer
+from quip.core.records import LiteralText, Reference, Response, Split
 from quip.llm import reply_store
 from quip.llm.requests.chat import Request
 from quip.runtime import paths
@@ -100,75 +94,93 @@ def test_prune_drops_nothing_that_is_not_named(asked: list[Request]) -> None:
     store.close()
 
 
-# ---- rebuild
-
-
-@given(st.floats(-20, 0), st.floats(-20, 0))
-def test_a_probability_reads_back_as_exactly_itself_or_not_at_all(one: float, two: float) -> None:
-    p = p_first_of_logprobs([("1", one), ("2", two)])
-    top = calls_rebuild.alternatives(p)
-    assert top is None or p_first_of_logprobs(top) == p
-
-
-def test_nearly_every_probability_reads_back() -> None:
-    luck = random.Random(1)
-    found = [p_first_of_logprobs([("1", -luck.expovariate(1)), ("2", -1.0)]) for _ in range(2000)]
-    assert sum(calls_rebuild.alternatives(p) is not None for p in found) >= 1990
-
-
-def test_certainty_and_silence_are_asked_again() -> None:
-    for p in (None, 0.0, 1.0, math.nan):
-        assert calls_rebuild.alternatives(p) is None
-    sampled = Answer(p_first=0.5, source="samples", raw="1 | 2 | 1 | 2")
-    assert calls_rebuild.replies(sampled, each=5) == []
-    assert read_answer(calls_rebuild.replies(sampled, each=4)) == sampled
+# ---- import
 
 
 PIPELINE = f"""
 stages:
   teacher:
     cmd: {sys.executable} -m quip.stages.teacher --prepared data/prepared
-      --exemplars data/raw/exemplars.jsonl --out data/teacher/replies.jsonl --metrics teacher.json
+      --exemplars data/raw/exemplars.jsonl --out data/teacher/replies.jsonl
+      --calls data/calls/teacher.jsonl --metrics teacher.json
     deps: [data/prepared, data/raw/exemplars.jsonl]
     params: [teacher]
-    outs: [data/teacher/replies.jsonl]
+    outs: [data/teacher/replies.jsonl, data/calls/teacher.jsonl]
   judge:
     matrix: {{arm: [sft]}}
     cmd: {sys.executable} -m quip.stages.judge --arm sft --responses responses.jsonl
       --references references.jsonl --reward none --out data/verdicts/sft.jsonl
-      --metrics data/metrics/judge_sft.json
+      --calls data/calls/judge_sft.jsonl --metrics data/metrics/judge_sft.json
     deps: [responses.jsonl, references.jsonl]
     params: [judge]
-    outs: [data/verdicts/sft.jsonl]
+    outs: [data/verdicts/sft.jsonl, data/calls/judge_sft.jsonl]
 """
 
 
-def dvc(*words: str) -> None:
-    subprocess.run([sys.executable, "-m", "dvc", *words], check=True, capture_output=True)
+def dvc(*words: str) -> str:
+    command = [sys.executable, "-m", "dvc", *words]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
-def test_a_lost_store_comes_back_from_outputs_that_are_up_to_date(project: Project) -> None:
+def test_a_lost_store_is_imported_from_what_the_stages_wrote(project: Project) -> None:
     with FaultyServer() as server:
-        entry = {"base_url": server.url, "model": "m", "concurrency": 8}
-        judging = {"endpoints": ["scripted"], "learned": False, "prompt": "critic_paper"}
-        make = partial(project, endpoints={"scripted": entry}, judge=judging)
-        make(teacher={"endpoint": "scripted", "train_inputs": None})
-        server.answer = lambda body: chosen(body) if body.get("logprobs") else None
-        lay_out()
-        dvc("init", "--no-scm")
-        dvc("repro")
+        paid = run_pipeline(project, server)
         taught, judged = Path(TAUGHT).read_bytes(), Path(JUDGED).read_bytes()
-        paid = server.requests
-        assert paid == 8 + 2 * 5
         paths.state("calls.journal").unlink()
-        said = quip("rebuild").stdout
-        assert said == "teacher: 8 replies read back\njudge@sft: 10 replies read back\n"
+        said = quip("import").stdout
+        assert said == "judge_sft: 10 replies imported\nteacher: 8 replies imported\n"
         dvc("repro", "--force")
         assert (Path(TAUGHT).read_bytes(), Path(JUDGED).read_bytes()) == (taught, judged)
         assert server.requests == paid
-        assert "teacher: 0 replies" in quip("rebuild").stdout
-        make(teacher={"endpoint": "scripted", "train_inputs": None, "temperature": 0.3})
-        assert "teacher: not up to date, left out" in quip("rebuild").stdout
+        assert "teacher: 0 replies" in quip("import").stdout
+
+
+def test_a_stage_that_finds_the_store_empty_imports_from_dvc_s_cache(project: Project) -> None:
+    """A fresh clone whose working files are gone: DVC removes a stage's outputs before it runs."""
+    with FaultyServer() as server:
+        paid = run_pipeline(project, server)
+        written = Path(CALLS).read_bytes()
+        paths.state("calls.journal").unlink()
+        shutil.rmtree("data/calls")
+        said = dvc("repro", "--force", "--single-item", "teacher")
+        assert "8 replies of teacher imported" in said
+        assert "10 replies of judge_sft imported" in said
+        assert "8 of 8 replies from the store" in said
+        assert server.requests == paid
+        assert Path(CALLS).read_bytes() == written
+
+
+def test_a_changed_question_is_asked_after_an_import(project: Project) -> None:
+    with FaultyServer() as server:
+        paid = run_pipeline(project, server)
+        paths.state("calls.journal").unlink()
+        configure(project, server, temperature=0.3)
+        dvc("repro", "teacher")
+        assert server.requests == paid + 8
+
+
+def test_without_files_of_calls_nothing_is_imported(project: Project) -> None:
+    project()
+    assert quip("import").exit_code == 2
+
+
+def run_pipeline(project: Project, server: FaultyServer) -> int:
+    """A teacher of 8 calls and a judge of 10 have run under real DVC; how many requests it took."""
+    server.answer = lambda body: chosen(body) if body.get("logprobs") else None
+    configure(project, server)
+    lay_out()
+    dvc("init", "--no-scm")
+    dvc("repro")
+    assert server.requests == 8 + 2 * 5
+    return server.requests
+
+
+def configure(project: Project, server: FaultyServer, **teacher: object) -> None:
+    project(
+        endpoints={"scripted": {"base_url": server.url, "model": "m", "concurrency": 8}},
+        judge={"endpoints": ["scripted"], "learned": False, "prompt": "critic_paper"},
+        teacher={"endpoint": "scripted", "train_inputs": None, **teacher},
+    )
 
 
 def test_after_kill_9_of_dvc_alone_a_second_repro_waits_for_the_orphaned_stage(
@@ -196,6 +208,7 @@ def test_after_kill_9_of_dvc_alone_a_second_repro_waits_for_the_orphaned_stage(
 
 
 TAUGHT, JUDGED = "data/teacher/replies.jsonl", "data/verdicts/sft.jsonl"
+CALLS = "data/calls/teacher.jsonl"
 
 
 def chosen(body: Body) -> tuple[int, bytes, dict[str, str]]:

@@ -176,10 +176,9 @@ UNASKED = {
 def run(extra: dict[str, Any] | None = None) -> dict[str, Any]:
     write_rows("gold.jsonl", gold())
     write_json("extra.json", extra or {})
-    out = options(
-        reward="reward", out="critiques.jsonl", metrics="critic.json", ledger="ledger.json"
-    )
-    audit.main([*options(gold="gold.jsonl", extra="extra.json"), *out])
+    out = options(out="critiques.jsonl", calls="calls.jsonl", metrics="critic.json")
+    ledger = options(reward="reward", ledger="ledger.json")
+    audit.main([*options(gold="gold.jsonl", extra="extra.json"), *out, *ledger])
     found: dict[str, Any] = json.loads(Path("critic.json").read_text(encoding="utf-8"))
     return found
 

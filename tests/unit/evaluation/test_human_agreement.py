@@ -134,10 +134,9 @@ def test_the_audit_stores_agreement_with_people_for_every_critic_it_asks(
     ]
     write_rows("gold.jsonl", held)
     write_json("extra.json", by_source(PAIRS))
-    out = options(
-        reward="reward", out="critiques.jsonl", metrics="critic.json", ledger="ledger.json"
-    )
-    audit.main([*options(gold="gold.jsonl", extra="extra.json"), *out])
+    out = options(out="critiques.jsonl", calls="calls.jsonl", metrics="critic.json")
+    ledger = options(reward="reward", ledger="ledger.json")
+    audit.main([*options(gold="gold.jsonl", extra="extra.json"), *out, *ledger])
     found = json.loads(Path("critic.json").read_text(encoding="utf-8"))
     assert found["n"] == 1
     votes = found["extra"]["votes"]

@@ -141,7 +141,9 @@ def test_a_stage_without_its_endpoint_ends_with_3_and_one_line(
     row: dict[str, Any] = {"input": "a", "split": "test", "literal": "l"}
     write_rows("responses.jsonl", [Response(**row, text="t")])
     write_rows("references.jsonl", [Reference(**row, paraphrases=["p"])])
-    argv = "--arm dpo --responses responses.jsonl --references references.jsonl --reward r"
+    argv = (
+        "--arm dpo --responses responses.jsonl --references references.jsonl --reward r --calls c"
+    )
     with pytest.raises(SystemExit) as caught:
         stage.run(lambda: judge.main([*argv.split(), "--out", "o", "--metrics", "m"]))
     assert caught.value.code == 3

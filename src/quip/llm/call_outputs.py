@@ -1,0 +1,140 @@
+"""The calls of a stage as an output of it: `data/calls/STAGE.jsonl`.
+
+A stage that asks a large model also writes the replies it used: key, model and reply, in the order
+of first use, without times, prices or what the provider had in its cache. So the file follows from
+the questions and their answers, and DVC caches, pushes and pulls it as any other output.
+
+A call store that is empty when a stage opens it, as in a fresh clone, imports these files: what is
+under data/calls, and, since DVC removes a stage's outputs before it runs the stage, what DVC's
+cache holds of those that dvc.lock names.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+
+from filelock import FileLock
+from pydantic import BaseModel, Field
+
+from quip.core.jsonl import atomic, parse_row
+from quip.llm.reply_store import CallStore, Record, open_store
+from quip.llm.requests.chat import ModelReply
+from quip.runtime import paths
+from quip.tracking.lineage import locked_outputs
+
+FOLDER = Path("data/calls")
+IMPORTED = "imported"
+"""The stage of an imported reply in the call store."""
+
+
+class Call(BaseModel):
+    """One line of a file of calls. `key` is that of `quip.llm.requests.chat.Request`."""
+
+    key: str = Field(pattern="^[0-9a-f]{64}$")
+    model: str
+    reply: ModelReply
+
+
+USED: ContextVar[dict[str, str] | None] = ContextVar("used", default=None)
+"""Of the stage that runs here: key -> model of each call it used, in the order of first use."""
+
+
+@contextmanager
+def record_calls(file: str | Path) -> Iterator[None]:
+    """Write the calls that are used inside of this block to `file`, at its end. Where none is used
+    the file is empty; after an exception there is none."""
+    token = USED.set({})
+    try:
+        yield
+        write_calls(file, USED.get() or {})
+    finally:
+        USED.reset(token)
+
+
+def note_used(keys: Iterable[str], model: str) -> None:
+    """Note calls for `record_calls`; outside of such a block nothing is noted."""
+    used = USED.get()
+    if used is not None:
+        for key in keys:
+            used.setdefault(key, model)
+
+
+def write_calls(file: str | Path, used: Mapping[str, str]) -> None:
+    with atomic(file) as handle:
+        handle.writelines(f"{line}\n" for line in (as_lines(used) if used else ()))
+
+
+def as_lines(used: Mapping[str, str]) -> Iterator[str]:
+    """A line a call, in order; those that failed for good have no reply and no line."""
+    with closing(open_store()) as store:
+        for key, model in used.items():
+            if (payload := store.get(key)) is not None:
+                yield as_line(key, model, payload)
+
+
+def as_line(key: str, model: str, payload: str) -> str:
+    """One line of a file of calls; `payload` is the reply as the store keeps it."""
+    reply = ModelReply.model_validate_json(payload).model_copy(update={"cached_tokens": 0})
+    return Call(key=key, model=model, reply=reply).model_dump_json(exclude_defaults=True)
+
+
+# ---- import ----------------------------------------------------------------------------------
+
+
+def fill_empty(store: CallStore) -> None:
+    """Import the calls of all stages when the store holds no reply."""
+    if len(store):
+        return
+    with FileLock(paths.state("import.lock")):
+        if not len(store):
+            for stage, count in import_calls(store).items():
+                print(f"call store: {count:,} replies of {stage} imported")
+
+
+def import_calls(store: CallStore) -> Counter[str]:
+    """Import every file of calls that is here or in DVC's cache. Replies by stage that the store
+    lacked, 0 included. Raises DataError, with file and line, for a file that is none of calls."""
+    added = Counter[str]()
+    for stage, file in call_files():
+        added[stage] += sum(put(store, call) for call in read_calls(file))
+    return added
+
+
+def call_files() -> Iterator[tuple[str, Path]]:
+    """(name of the stage, file) of what is under data/calls, then of what DVC's cache holds."""
+    for file in sorted(FOLDER.glob("*.jsonl")):
+        yield file.stem, file
+    named = {Path(path): out["md5"] for path, out in locked_outputs().items()}
+    if calls := {path: md5 for path, md5 in named.items() if path.parent == FOLDER}:
+        objects = dvc_cache()
+        for path, md5 in calls.items():
+            if (kept := objects / md5[:2] / md5[2:]).is_file():
+                yield path.stem, kept
+
+
+def read_calls(file: Path) -> Iterator[Call]:
+    with file.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            yield parse_row(line, Call, f"{file}, line {number}")
+
+
+def put(store: CallStore, call: Call) -> bool:
+    """Whether the store lacked the reply. An imported reply cost nothing here."""
+    if store.get(call.key) is not None:
+        return False
+    reply = call.reply.model_dump_json(exclude_defaults=True)
+    store.write(Record.now("call", call.key, call.model, IMPORTED, 0.0, reply))
+    return True
+
+
+def dvc_cache() -> Path:
+    """Where DVC keeps files by their md5."""
+    from dvc.repo import Repo
+
+    with closing(Repo(os.getcwd())) as repo:
+        return Path(repo.cache.local.path)
