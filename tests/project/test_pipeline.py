@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from dvc_pipeline import expanded, outs_of
 from quip.core.params import Section, check
 from quip.training import rounds
 from quip.training.rounds import OBJECTIVES
-from rerun_graph import SOURCE, closure, file_of, imports
-from walking import expanded, outs_of
+from repository import SOURCE
+from rerun_graph import closure, file_of, imports
 
 ROOT = Path(__file__).parents[2]
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))

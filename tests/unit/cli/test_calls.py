@@ -19,7 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
-from faulty import Body, FaultyServer, chance
+from fake_endpoint import Body
+from faulty_endpoint import FaultyServer, chance
 from quip.cli import calls_rebuild
 from quip.cli.main import app
 from quip.core.jsonl import write_rows

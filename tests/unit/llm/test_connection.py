@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from conftest import ChatServer, chat
+from fake_endpoint import ChatServer, chat
 from quip.llm import connection, scheduler
 from quip.llm.requests.chat import Request
 from quip.runtime.errors import EndpointError, ParamsError

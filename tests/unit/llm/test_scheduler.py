@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from faulty import FAULTS, Body, FaultyServer
+from fake_endpoint import Body
+from faulty_endpoint import FAULTS, FaultyServer
 from quip.llm import connection, scheduler
 from quip.llm.connection import Oracle
 from quip.llm.requests.chat import ModelReply, Request
