@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from checkout_status import unchanged
 from fake_endpoint import CRITIC_PROMPT, ChatServer
 from project_commands import CANARY
 from quip.cli import try_run
@@ -20,6 +21,13 @@ from quip.llm.requests import prompts
 from quip.tracking import mlflow_store
 from repository import ROOT, SHIPPED_PARAMS
 from tiny_models import make_tiny_bart, make_tiny_student
+
+
+@pytest.fixture(scope="session", autouse=True)
+def unchanged_checkout() -> Iterator[None]:
+    """No test writes into this checkout."""
+    with unchanged(ROOT):
+        yield
 
 
 @pytest.fixture
