@@ -8,10 +8,11 @@ test: setup  ## the fast tests
 slow: weights  ## the tests with real weights and a real `dvc repro` (ten minutes)
 	$(BIN)/python -m pytest -m slow
 
-check: setup  ## linters and types
+check: setup  ## linters, types and which package may import which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
 
 bench: weights  ## speed, as ratios that say what got slower; RECORD=1 keeps them (docs/performance.md)
 	$(BIN)/python bench/calls.py --engine

@@ -1,4 +1,22 @@
-"""quip: teach a small language model to be funny with a large one as teacher and critic."""
+"""quip: teach a small language model to be funny with a large one as teacher and critic.
+
+A package imports only what stands below it (`make check`).
+
+    cli/         The command `quip`, and what only a command does.
+    stages/      The pipeline: one module a stage, from files to files.
+    serving/     A model version and its users: promote, say, serve, export.
+    reporting/   Results as words, figures and pages.
+    evaluation/  Measures of verdicts, texts and critics, and studies with people.
+    training/    Training of students and of the reward model.
+    critics/     Which of two texts is better.
+    llm/         Large models behind an endpoint: scheduled, retried, stored, paid once.
+    data/        Sentences, graded pairs and votes: read, checked, cleaned.
+    models/      Models on this machine: pinned weights, the student, the embedded engine.
+    tracking/    MLflow as a mirror of what the stages do, and where a model came from.
+    core/        What every result rests on: rows, files, params, texts.
+    runtime/     What every process needs and what changes no result.
+    prompts/     Prompt texts; data, no code.
+"""
 
 import os
 from pathlib import Path

@@ -12,7 +12,7 @@ import psutil
 import pytest
 import yaml
 
-from conftest import CANARY, own_environment
+from project_commands import CANARY, environment
 from quip.models import llamacpp
 
 pytestmark = pytest.mark.slow
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 def quip(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     command = [str(Path(sys.executable).parent / "quip"), *words]
     return subprocess.run(
-        command, cwd=folder, env=own_environment(folder), capture_output=True, text=True
+        command, cwd=folder, env=environment(folder), capture_output=True, text=True
     )
 
 
@@ -65,7 +65,7 @@ def test_a_second_repro_runs_no_stage(small: Path) -> None:
 def dvc(folder: Path, *words: str) -> str:
     command = [sys.executable, "-m", "dvc", *words]
     done = subprocess.run(
-        command, cwd=folder, env=own_environment(folder), capture_output=True, text=True
+        command, cwd=folder, env=environment(folder), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
@@ -109,7 +109,7 @@ def test_the_champion_is_registered_and_answers(small: Path) -> None:
     said = subprocess.run(
         [sys.executable, "-c", script],
         cwd=small,
-        env=own_environment(small),
+        env=environment(small),
         capture_output=True,
         text=True,
     )

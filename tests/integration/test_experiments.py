@@ -1,4 +1,4 @@
-"""Experiments and hand-over with real git, DVC, SSH, MLflow and endpoint, on the light project.
+"""Experiments and hand-over with real git, DVC, SSH, MLflow and endpoint, on the stub project.
 
 One project is made, committed, and pushed: git to a bare repository, data to an SSH server. Two
 people clone it. The first tries things, the second takes over.
@@ -21,11 +21,12 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from faulty import FaultyServer
-from light import DONE, answer, commit, dvc, environment, git, lay_out, quip, ran
+from faulty_endpoint import FaultyServer
+from project_commands import DONE, commit, dvc, environment, git, quip, ran
 from quip.tracking import mlflow_store
+from repository import ROOT
 from servers import SshServer
-from walking import ROOT
+from stub_project import answer, lay_out
 
 pytestmark = pytest.mark.slow
 ARTIFACTS = {"lineage.json", "report.html", "calls.json"}

@@ -23,7 +23,8 @@ from typing import Any
 import pytest
 import yaml
 
-from conftest import CRITIC_PROMPT, SHIPPED_PARAMS, Body, ChatServer, chat, likes, shown
+from dvc_pipeline import expanded, run, walk
+from fake_endpoint import CRITIC_PROMPT, Body, ChatServer, chat, likes, shown
 from quip.cli.skill_packs import overlaid
 from quip.core.jsonl import read_rows, write_rows
 from quip.core.params import read_params
@@ -32,7 +33,7 @@ from quip.critics.debiasing import Debias, calibrated_preference, order_flips
 from quip.evaluation.metrics import win_tie_rate
 from quip.llm.requests import prompts
 from quip.training import rounds
-from walking import ROOT, expanded, run, walk
+from repository import ROOT, SHIPPED_PARAMS
 
 pytestmark = pytest.mark.slow
 Record = Callable[[str, object], None]

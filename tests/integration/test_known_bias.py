@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 import known_bias as bench
-from conftest import options
 from quip.core.jsonl import write_rows
 from quip.critics.debiasing import calibrated_preference
 from quip.critics.unproven_gate import check_proven
 from quip.evaluation.critic_audit import audit_summary
 from quip.runtime.errors import DataError
 from quip.stages import preferences
+from stage_options import options
 
 Project = Callable[..., Path]
 Key = tuple[str, str, float]

@@ -12,7 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_register import (
+
+from browser import browsing, click, needs_browser, seen
+from quip.tracking import mlflow_store
+from quip.tracking import runs as runs_module
+from registry_project import (
     ARMS,
     NAME,
     point_to,
@@ -21,11 +25,7 @@ from test_register import (
     write_params,
     write_results,
 )
-from test_serving import free_port
-
-from browser import browsing, click, needs_browser, seen
-from quip.tracking import mlflow_store
-from quip.tracking import runs as runs_module
+from servers import free_port
 
 pytestmark = [pytest.mark.slow, needs_browser]
 

@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_every_arm import ELSEWHERE, laid_out  # noqa: F401
 
-from faulty import FaultyServer
-from light import answer, commit, dvc, environment, lay_out, quip, ran
+from dvc_pipeline import ALL_ARMS, expanded, walk
+from every_arm_project import ELSEWHERE
+from faulty_endpoint import FaultyServer
+from project_commands import commit, dvc, environment, quip, ran
 from quip.tracking import backfill, lineage, mlflow_store
 from quip.training import rounds
 from servers import MlflowServer, Postgres, postgres_program
-from walking import ALL_ARMS, expanded, walk
+from stub_project import answer, lay_out
 
 pytestmark = [
     pytest.mark.slow,
@@ -43,10 +44,10 @@ def store(tracker: MlflowServer, monkeypatch: pytest.MonkeyPatch) -> mlflow_stor
 
 
 @pytest.fixture(scope="module")
-def light(tracker: MlflowServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def stub(tracker: MlflowServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with FaultyServer() as endpoint:
         endpoint.answer = answer
-        folder = lay_out(tmp_path_factory.mktemp("light"), endpoint.url)
+        folder = lay_out(tmp_path_factory.mktemp("stub"), endpoint.url)
         dvc(folder, "repro", MLFLOW_TRACKING_URI=tracker.url)
         commit(folder, "a run")
         yield folder
@@ -64,31 +65,31 @@ def curve(store: mlflow_store.Store, run: Any) -> list[int]:
 
 
 def test_runs_versions_and_artifacts_are_the_server_s(
-    light: Path, tracker: MlflowServer, store: mlflow_store.Store
+    stub: Path, tracker: MlflowServer, store: mlflow_store.Store
 ) -> None:
-    assert not [*light.glob("mlflow.db*"), *light.glob("mlruns")]
+    assert not [*stub.glob("mlflow.db*"), *stub.glob("mlruns")]
     (run,) = runs_of(store, "align@dpo")
     assert (run.info.status, curve(store, run)) == ("FINISHED", [1, 2, 3, 4])
     assert run.info.artifact_uri.startswith("mlflow-artifacts:")
-    assert "2        dpo" in quip(light, "versions", MLFLOW_TRACKING_URI=tracker.url)
-    told = quip(light, "trace", "champion", MLFLOW_TRACKING_URI=tracker.url)
+    assert "2        dpo" in quip(stub, "versions", MLFLOW_TRACKING_URI=tracker.url)
+    told = quip(stub, "trace", "champion", MLFLOW_TRACKING_URI=tracker.url)
     assert "calls   teacher m at endpoint scripted" in told
     with mlflow_store.current(store) as mlflow:
         kept = Path(mlflow.artifacts.download_artifacts("models:/quip-student@champion"))
     assert (kept / "MLmodel").is_file()
     assert lineage.model_digest(kept / "artifacts" / "dpo") == lineage.model_digest(
-        light / "models" / "dpo"
+        stub / "models" / "dpo"
     )
 
 
 def test_a_server_that_dies_during_training_is_told_the_rest_by_the_next_repro(
-    light: Path, tracker: MlflowServer, store: mlflow_store.Store, tmp_path: Path
+    stub: Path, tracker: MlflowServer, store: mlflow_store.Store, tmp_path: Path
 ) -> None:
     half_way, before = tmp_path / "half_way", len(runs_of(store, "align@dpo"))
-    own = environment(light, MLFLOW_TRACKING_URI=tracker.url, HALF_WAY=str(half_way))
+    own = environment(stub, MLFLOW_TRACKING_URI=tracker.url, HALF_WAY=str(half_way))
     command = [sys.executable, "-m", "dvc", "exp", "run", "--name", "down", "-S", "dpo.beta=0.3"]
     training = subprocess.Popen(
-        command, cwd=light, env=own, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command, cwd=stub, env=own, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     while not half_way.exists():
         assert training.poll() is None
@@ -99,12 +100,12 @@ def test_a_server_that_dies_during_training_is_told_the_rest_by_the_next_repro(
     assert ran(said) == ["align@dpo", "evaluate", "register"]
     assert said.count("MLflow could not be used") == 2  # once by the training, once by register
     assert "exited with 3" in said
-    assert len(list((light / ".quip" / "outbox").iterdir())) == 1
+    assert len(list((stub / ".quip" / "outbox").iterdir())) == 1
     tracker.start()
-    said = dvc(light, "repro", MLFLOW_TRACKING_URI=tracker.url)
+    said = dvc(stub, "repro", MLFLOW_TRACKING_URI=tracker.url)
     assert ran(said) == ["register"]
     assert "MLflow: sent what was kept of 1 run." in said
-    assert not list((light / ".quip" / "outbox").iterdir())
+    assert not list((stub / ".quip" / "outbox").iterdir())
     newest, *older = runs_of(store, "align@dpo")
     assert len(older) == before
     assert (newest.info.status, curve(store, newest)) == ("FINISHED", [1, 2, 3, 4])
@@ -120,7 +121,7 @@ def family() -> str:
 
 
 def test_every_training_stage_logs_to_the_server(
-    laid_out: Path,  # noqa: F811
+    arms_project: Path,
     tracker: MlflowServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

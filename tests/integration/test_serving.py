@@ -1,86 +1,19 @@
-"""quip serve: a real server process asked by the real openai client, and votes as gold pairs."""
+"""quip serve: a real server process asked by the real openai client; its page and votes."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import socket
-import subprocess
-import sys
-import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
-import yaml
 
-from quip.core.jsonl import read_rows
-from quip.core.params import read_params
-from quip.core.records import GoldPair
-from quip.data import votes
-from quip.serving import batching
-from quip.serving.loaded_models import Voice
-
-SHIPPED = Path(__file__).parents[2] / "params.yaml"
-SENTENCE = "I missed my bus."
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def environment() -> dict[str, str]:
-    gone = ("MLFLOW_TRACKING_URI", "DVC_ROOT")
-    return {key: value for key, value in os.environ.items() if key not in gone}
-
-
-def answers(url: str, process: subprocess.Popen[str]) -> None:
-    """Wait until the server answers; fail with its words when it ends instead."""
-    while process.poll() is None:
-        try:
-            urllib.request.urlopen(url).read()
-            return
-        except OSError:
-            time.sleep(0.2)
-    pytest.fail(f"the server ended: {process.communicate()}")
-
-
-def write_project(folder: Path, weights: Path) -> None:
-    """A folder with the arms sft and dpo, of equal weights, and short answers."""
-    params = read_params(SHIPPED)
-    params["respond"] = {**params["respond"], "num_beams": 2, "max_new_tokens": 12}
-    (folder / "params.yaml").write_text(yaml.safe_dump(params))
-    for arm in ("sft", "dpo"):
-        shutil.copytree(weights, folder / "models" / arm)
-
-
-@contextmanager
-def serving(folder: Path) -> Iterator[str]:
-    """The address of a real `quip serve` in `folder`."""
-    port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "quip.cli.main", "serve", "--port", str(port)],
-        cwd=folder,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    base = f"http://127.0.0.1:{port}"
-    answers(f"{base}/v1/models", process)
-    yield base
-    process.terminate()
-    process.communicate()
+from quip_server import SENTENCE, serving, write_project
 
 
 @pytest.fixture(scope="module")
@@ -281,78 +214,3 @@ def test_a_comparison_is_voted_on_once(served: Any) -> None:
 def test_a_sentence_of_spaces_and_another_choice_are_refused(served: Any) -> None:
     assert post(served, "/api/compare", b'{"text": "  "}')[0] == 400
     assert vote(served, "x", "both")[0] == 400
-
-
-# ---- votes
-
-
-def shown(literal: str = SENTENCE) -> votes.Shown:
-    return votes.Shown(literal, "the bus missed me", "my bus left", "v3", "v2")
-
-
-@pytest.mark.parametrize(
-    ("choice", "better", "start"),
-    [("left", "the bus missed me", "vote-v3-over-v2-"), ("right", "my bus left", "vote-v2-over")],
-)
-def test_a_vote_is_a_gold_pair(tmp_path: Path, choice: Any, better: str, start: str) -> None:
-    ballot = votes.Ballot(tmp_path / "votes" / "votes.jsonl")
-    found = ballot.vote(ballot.show(shown()), choice)
-    assert found is not None
-    (pair,) = read_rows(ballot.file, GoldPair)
-    assert (pair.kind, pair.literal, pair.better) == ("vote", SENTENCE, better)
-    assert pair.id.startswith(start)
-
-
-def test_all_votes_on_one_sentence_stand_in_one_half() -> None:
-    pairs = [votes.gold_pair(str(i), shown(f"Sentence {i % 20}."), "left") for i in range(60)]
-    halves: dict[str, set[str]] = {}
-    for pair in pairs:
-        assert pair is not None
-        halves.setdefault(pair.literal, set()).add(pair.half)
-    assert all(len(found) == 1 for found in halves.values())
-    assert {half for found in halves.values() for half in found} == {"tune", "held_out"}
-
-
-def test_neither_leaves_nothing(tmp_path: Path) -> None:
-    ballot = votes.Ballot(tmp_path / "votes.jsonl")
-    assert ballot.vote(ballot.show(shown()), "neither") == (shown(), False)
-    assert not ballot.file.exists()
-
-
-def test_votes_of_many_threads_are_whole_lines(tmp_path: Path) -> None:
-    ballot = votes.Ballot(tmp_path / "votes.jsonl")
-    keys = [ballot.show(shown(f"Sentence {i}.")) for i in range(40)]
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda key: ballot.vote(key, "left"), keys))
-    assert len({pair.id for pair in read_rows(ballot.file, GoldPair)}) == 40
-
-
-# ---- batches
-
-
-def job(seed: int = 0, name: str = "a", **more: Any) -> batching.Job:
-    settings = {"n": 1, "temperature": 0.0, "top_p": 0.9, "max_new_tokens": 4, **more}
-    voice = Voice(name, name, None, 4, 1)
-    return batching.Job(voice, "x", seed, batching.Settings(**settings))
-
-
-def test_only_equal_settings_of_one_voice_make_a_batch() -> None:
-    jobs = [job(1), job(2), job(n=2), job(3, name="b"), job(4)]
-    assert [[j.seed for j in batch] for batch in batching.batches(jobs)] == [[1, 2, 4], [0], [3]]
-
-
-def test_a_failure_is_told_to_every_caller_and_the_thread_lives_on() -> None:
-    batcher = batching.Batcher()
-    for _ in range(2):
-        with pytest.raises(AttributeError):
-            batcher.ask(job()).result()  # a voice without a student
-    assert threading.active_count() >= 2
-
-
-def test_a_full_queue_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "WAITING", 1)
-    monkeypatch.setattr(batching.Batcher, "work", lambda self: None)
-    batcher = batching.Batcher()
-    batcher.ask(job())
-    with pytest.raises(batching.Busy, match="waiting already"):
-        batcher.ask(job())

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_promotion import alias, put
-from test_register import NAME, write_params
-from test_serving import SENTENCE, answers, environment, free_port, serving, write_project
 
 from browser import browsing, click, needs_browser, seen
 from quip.core.jsonl import read_rows
 from quip.core.records import GoldPair
 from quip.tracking import mlflow_store, registry
+from quip_server import SENTENCE, answers, environment, serving, write_project
+from registry_project import NAME, alias, put, write_params
+from servers import free_port
 
 pytestmark = pytest.mark.slow
 

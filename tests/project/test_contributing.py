@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from conftest import PROJECT
+from repository import ROOT
 
-HOOKS = PROJECT / ".pre-commit-config.yaml"
+HOOKS = ROOT / ".pre-commit-config.yaml"
 BIN = Path(sys.executable).parent
 
 
@@ -80,20 +80,20 @@ def test_the_hooks_fetch_nothing_and_are_pinned() -> None:
     text = HOOKS.read_text(encoding="utf-8")
     assert set(re.findall(r"repo: (\S+)", text)) == {"local"}
     assert set(re.findall(r"language: (\S+)", text)) == {"system"}
-    assert "\npre_commit==" in (PROJECT / "requirements.txt").read_text(encoding="utf-8")
+    assert "\npre_commit==" in (ROOT / "requirements.txt").read_text(encoding="utf-8")
 
 
 def test_the_container_has_a_python_that_the_project_accepts_and_sets_it_up() -> None:
-    folder = PROJECT / ".devcontainer"
+    folder = ROOT / ".devcontainer"
     described = json.loads((folder / "devcontainer.json").read_text(encoding="utf-8"))
     recipe = (folder / described["build"]["dockerfile"]).read_text(encoding="utf-8")
     found = re.search(r"^FROM python:(\d+)\.(\d+)", recipe, re.MULTILINE)
     assert found
-    project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     least = tuple(map(int, project["requires-python"].removeprefix(">=").split(".")))
     assert tuple(map(int, found.groups())) >= least
     target = described["postCreateCommand"].removeprefix("make ")
-    makefile = (PROJECT / "Makefile").read_text(encoding="utf-8")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert f"\n{target}:" in makefile
     assert {"git", "make"} <= set(recipe.split())
     telemetry = re.findall(r"^export (\w+(?:TELEMETRY|TRACK|ANALYTICS)) ", makefile, re.MULTILINE)

@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from dvc_pipeline import expanded, outs_of
 from quip.core.params import Section, check
 from quip.training import rounds
 from quip.training.rounds import OBJECTIVES
-from rerun_graph import SOURCE, closure, file_of, imports
-from walking import expanded, outs_of
+from repository import SOURCE
+from rerun_graph import closure, file_of
 
 ROOT = Path(__file__).parents[2]
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
@@ -103,19 +104,6 @@ def test_the_closure_sees_an_import_that_is_hidden_in_a_function() -> None:
     assert "quip.models.generation" in closure("quip.stages.respond")
     assert "quip.models.pins" in closure("quip.stages.sft")
     assert "src/quip/llm/requests" in needed("teacher")
-
-
-def test_no_stage_imports_a_stage() -> None:
-    for stage in STAGES:
-        others = {m for m in closure(module_of(stage)) if m.startswith("quip.stages.")}
-        assert others == {module_of(stage)}
-
-
-def test_no_part_imports_a_stage() -> None:
-    for path in (SOURCE / "quip").glob("*.py"):
-        if path.stem not in ("cli", "rebuilding", "starting"):  # behind the command, of no stage
-            stages = {m for m in imports(f"quip.{path.stem}") if m.startswith("quip.stages.")}
-            assert not stages, f"{path.stem} imports {stages}"
 
 
 @pytest.mark.parametrize("stage", sorted(s for s in STAGES if short(s) not in MODELS))

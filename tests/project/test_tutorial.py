@@ -18,12 +18,13 @@ from pathlib import Path
 
 import pytest
 
-from conftest import PROJECT, own_environment
 from page_checks import FENCE, LINK, command
+from project_commands import environment
 from quip.cli import try_run
+from repository import ROOT
 
-TUTORIAL = PROJECT / "docs" / "tutorial.md"
-PAGES = [TUTORIAL, PROJECT / "docs" / "another_skill.md", PROJECT / "CONTRIBUTING.md"]
+TUTORIAL = ROOT / "docs" / "tutorial.md"
+PAGES = [TUTORIAL, ROOT / "docs" / "another_skill.md", ROOT / "CONTRIBUTING.md"]
 SERVERS = {"mlflow ui", "quip serve"}
 MAY_SAY_NO = {"quip promote"}
 """Ends with 1 when the challenger is not shown to be better."""
@@ -81,7 +82,7 @@ def clone(small: Path, tmp_path: Path) -> Path:
     if not Path(sys.prefix, "bin", "activate").is_file():
         pytest.skip("the tests do not run in a virtual environment, which the tutorial activates")
     folder = tmp_path / "clone"
-    try_run.copy(PROJECT, folder, try_run.listed(PROJECT))
+    try_run.copy(ROOT, folder, try_run.listed(ROOT))
     subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
     (folder / ".venv").mkdir()
     (folder / ".venv" / "bin").symlink_to(Path(sys.prefix, "bin"))
@@ -101,15 +102,10 @@ def linked(source: str, target: str) -> None:
 def test_every_command_of_the_tutorial_runs(clone: Path) -> None:
     lines = commands(TUTORIAL.read_text(encoding="utf-8"))
     assert len(lines) > 20
-    who = {
-        f"GIT_{role}_{what}": "tester@example.org"
-        for role in ("AUTHOR", "COMMITTER")
-        for what in ("NAME", "EMAIL")
-    }
     done = subprocess.run(
         ["bash", "-c", script(lines)],
         cwd=clone,
-        env=own_environment(clone) | who,
+        env=environment(clone),
         capture_output=True,
         text=True,
     )

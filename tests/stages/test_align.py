@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from conftest import ChatServer, likes, options
+from fake_endpoint import ChatServer, likes
 from quip.core.jsonl import read_rows, write_json, write_rows
 from quip.core.params import load
 from quip.core.records import Preference, Ranking, TrainingPair
@@ -18,6 +18,7 @@ from quip.runtime.errors import DataError, ParamsError, WeightsError
 from quip.stages import align, rank
 from quip.training import brio
 from quip.training import dpo as dpo_module
+from stage_options import options
 
 Project = Callable[..., Path]
 SETTINGS: dict[str, Any] = {

@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import ChatServer, likes, options, shown
+from fake_endpoint import ChatServer, likes, shown
 from quip.core.jsonl import read_rows, write_json, write_rows
 from quip.core.records import Candidate, Critique, Split
 from quip.critics.pair_selection import choose, edit_distance, ngrams
 from quip.runtime.errors import DataError, ParamsError
 from quip.stages import critique
+from stage_options import options
 
 Project = Callable[..., Path]
 words = st.lists(st.sampled_from("abcd"), max_size=6).map(" ".join)

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-import measured
+import evaluated_project
 from quip.core.jsonl import read_rows, write_rows
 from quip.core.records import Answer, Candidate, Critique, Response
 from quip.runtime.errors import DataError, ParamsError
@@ -45,36 +45,15 @@ TEXT_KEYS = {
 }
 
 
-def arguments(data):
-    return [
-        "--verdicts",
-        f"{data}/verdicts",
-        "--responses",
-        f"{data}/responses",
-        "--references",
-        f"{data}/imitation/references.jsonl",
-        *("--candidates", f"{data}/candidates.jsonl", "--rounds", f"{data}/rounds"),
-        *("--similarity", f"{data}/similarity.json", "--roles", f"{data}/roles"),
-        "--meaning",
-        f"{data}/meaning.jsonl",
-        "--out",
-        f"{data}/metrics/wtr.json",
-        "--plots",
-        f"{data}/plots/wtr.csv",
-        "--paper",
-        f"{data}/metrics/paper.md",
-    ]
-
-
 @pytest.fixture
 def data(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    return measured.write(tmp_path)
+    return evaluated_project.write(tmp_path)
 
 
 def evaluated(data):
-    evaluate.main(arguments(data))
-    return measured.read_json(data / "metrics/wtr.json")
+    evaluate.main(evaluated_project.evaluate_arguments(data))
+    return evaluated_project.read_json(data / "metrics/wtr.json")
 
 
 def leaves(value):
@@ -110,13 +89,13 @@ def test_every_number_is_finite(data):
 
 def test_each_judge_is_counted_apart(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    found = evaluated(measured.write(tmp_path, judges=("small", "large")))
+    found = evaluated(evaluated_project.write(tmp_path, judges=("small", "large")))
     assert list(found["arms"]["sft"]["test"]) == ["large", "small"]
 
 
 def test_one_arm_needs_no_duel(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    found = evaluated(measured.write(tmp_path, arms=("sft",)))
+    found = evaluated(evaluated_project.write(tmp_path, arms=("sft",)))
     assert found["duels"] == {}
 
 
@@ -124,7 +103,7 @@ def test_one_arm_needs_no_duel(tmp_path, monkeypatch):
 def several(tmp_path, monkeypatch):
     """Three arms by two judges: `small` is the teacher's and critic's own model, `large` is not."""
     monkeypatch.chdir(tmp_path)
-    data = measured.write(tmp_path, 24, ("sft", "dpo", "brio"), ("small", "large"))
+    data = evaluated_project.write(tmp_path, 24, ("sft", "dpo", "brio"), ("small", "large"))
     judges = [{"endpoint": "small", "model": "hub/Q.gguf"}, {"endpoint": "large", "model": "L"}]
     for name, content in {"teacher": judges[0], "critic": judges[0], "judges": judges}.items():
         (data / f"roles/{name}.json").write_text(json.dumps(content))

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ChatServer, likes, options, shown
+from fake_endpoint import ChatServer, likes, shown
 from quip.core.jsonl import read_rows, write_rows
 from quip.core.records import Answer, Candidate, Critique, Reference, Response, Split
 from quip.critics.comparison import Comparison
 from quip.runtime.errors import DataError
 from quip.stages import control, duel, judge
+from stage_options import options
 
 Project = Callable[..., Path]
 SPLITS: list[Split] = ["val", "test", "ood"]

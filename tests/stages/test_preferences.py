@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import options
 from quip.core.jsonl import read_rows, write_rows
 from quip.core.params import load
 from quip.core.records import Answer, Critique, Preference, Ranking
@@ -27,6 +26,7 @@ from quip.critics.ranking import decide, rank
 from quip.evaluation.metrics.win_tie_rate import outcome
 from quip.runtime.errors import DataError, ParamsError
 from quip.stages import preferences
+from stage_options import options
 
 Project = Callable[..., Path]
 

@@ -10,9 +10,9 @@ import sys
 from html.parser import HTMLParser
 
 import pytest
-from test_evaluate import arguments as evaluate_arguments
 
-import measured
+import evaluated_project
+from evaluated_project import evaluate_arguments
 from quip.core.jsonl import read_rows, write_rows
 from quip.core.records import Response
 from quip.reporting import figures, glossary
@@ -55,14 +55,14 @@ def data(tmp_path, monkeypatch):
 
 
 def project(folder, **settings):
-    found = measured.write(folder, **settings)
+    found = evaluated_project.write(folder, **settings)
     evaluate.main(evaluate_arguments(found))
     return found
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The page of a project in which everything was measured."""
+    """The page of a project in which everything was evaluated_project."""
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -201,7 +201,7 @@ def test_the_safety_screen_is_counted_by_author_and_category(data):
 
 def test_leakage_and_order_of_judges_are_shown(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    data = measured.write(tmp_path, judges=("small", "large"))
+    data = evaluated_project.write(tmp_path, judges=("small", "large"))
     roles = [{"endpoint": "small", "model": "q"}, {"endpoint": "large", "model": "l"}]
     for name, content in {"teacher": roles[0], "critic": roles[0], "judges": roles}.items():
         (data / f"roles/{name}.json").write_text(json.dumps(content))
@@ -216,7 +216,7 @@ def test_leakage_and_order_of_judges_are_shown(tmp_path, monkeypatch):
 
 def test_results_of_an_older_version_are_still_shown(data):
     """wtr.json without the blocks that came later."""
-    wtr = measured.read_json(data / "metrics/wtr.json")
+    wtr = evaluated_project.read_json(data / "metrics/wtr.json")
     new = ("differences", "ratings", "leakage", "length_by_round", "alarms")
     for name in new:
         del wtr[name]

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from conftest import options
 from quip.runtime.errors import ParamsError
 from quip.stages import roles
 from quip.training import rounds
+from stage_options import options
 
 Project = Callable[..., Path]
 

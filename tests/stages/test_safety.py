@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from conftest import options
-from faulty import FaultyServer
+from faulty_endpoint import FaultyServer
 from quip.core.jsonl import write_rows
 from quip.core.records import Reference, Response, TrainingPair
 from quip.core.text import fold
@@ -21,6 +20,7 @@ from quip.llm import retries
 from quip.llm.requests.chat import ModelReply
 from quip.runtime.errors import DataError
 from quip.stages import safety
+from stage_options import options
 
 ROOT = Path(__file__).parents[2]
 PATTERNS = ROOT / "data/safety/patterns.yaml"

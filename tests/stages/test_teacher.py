@@ -9,11 +9,12 @@ from typing import Any, get_args
 
 import pytest
 
-from conftest import ChatServer, chat, options
+from fake_endpoint import ChatServer, chat
 from quip.core.jsonl import read_rows, write_rows
 from quip.core.records import Exemplar, LiteralText, Paraphrase, Reply, Split
 from quip.runtime.errors import DataError, ParamsError
 from quip.stages import teacher
+from stage_options import options
 
 Project = Callable[..., Path]
 

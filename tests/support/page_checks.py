@@ -21,13 +21,13 @@ from typing import Any
 import typer.main
 import yaml
 
+from dvc_pipeline import expanded, outs_of
 from quip.data import readers, sources
 from quip.llm.endpoints import Endpoint
 from quip.llm.requests import prompts
 from quip.stages.roles import KNOWN_ARMS
 from quip.training.rounds import FEEDBACK_ARMS
 from repository import ROOT
-from walking import expanded, outs_of
 
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 WRITTEN = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-SOURCE = Path(__file__).parents[2] / "src"
+from repository import SOURCE
 
 WITHOUT_EFFECT = (
     "quip.runtime",

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import asyncssh
 
-from faulty import LoopServer
+from faulty_endpoint import LoopServer
 
 BIN = "/usr/lib/postgresql"
 """Where Debian keeps PostgreSQL's own programs, each version in a folder; they are not on PATH."""

@@ -1,0 +1,17 @@
+"""Results as words, figures and pages.
+
+Imports only evaluation, training, critics, llm, data, models, tracking, core and runtime.
+
+    call_costs     calls and costs by stage and model
+    caveats        reasons to doubt the numbers of a run
+    claims         what the numbers show
+    figures        the figures of the report
+    glossary       the definition of every number
+    marked_block   a part of a page that a command writes
+    mlflow_pages   descriptions and samples in MLflow
+    model_card     the card of a student
+    results_table  the table that `evaluate` prints
+    run_results    everything a run measured
+    svg_plots      plots as SVG text
+    tables         rows of the report's tables
+"""

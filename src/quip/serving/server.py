@@ -246,7 +246,7 @@ def delta(index: int, content: dict[str, str], end: str | None = None) -> dict[s
 
 
 async def page() -> str:
-    return files("quip.serving.server").joinpath("paraphrase_page.html").read_text(encoding="utf-8")
+    return files("quip.serving").joinpath("paraphrase_page.html").read_text(encoding="utf-8")
 
 
 async def compare(request: Request, body: Compare) -> dict[str, Any]:

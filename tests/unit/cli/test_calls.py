@@ -15,7 +15,8 @@ from typing import get_args
 import pytest
 from typer.testing import CliRunner, Result
 
-from faulty import Body, FaultyServer, chance
+from fake_endpoint import Body
+from faulty_endpoint import FaultyServer, chance
 from quip.cli.main import app
 from quip.core.jsonl import write_rows
 from quip.core.records import LiteralText, Reference, Response, Split

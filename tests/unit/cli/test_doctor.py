@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_main import PROJECT, hosted, quip, shipped_params, write_params
 
-from conftest import ChatServer
+from cli_runner import hosted, quip, shipped_params, write_params
+from fake_endpoint import ChatServer
 from quip.cli import doctor, doctor_checks
 from quip.cli.doctor_checks import Finding
 from quip.llm.reply_store import CallStore
 from quip.runtime import stage
 from quip.tracking import mlflow_store
+from repository import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +50,7 @@ def test_doctor_ends_with_2_only_when_something_must_be_mended(
 
 
 def test_doctor_finds_nothing_to_mend_in_this_project(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(PROJECT)
+    monkeypatch.chdir(ROOT)
     checks = (doctor.python, doctor.parameters, doctor.pipeline)
     assert not [f for check in checks for f in check() if f.level == "mend"]
 

@@ -14,11 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from typer.testing import CliRunner, Result
 
+from cli_runner import hosted, quip, shipped_params, write_params
 from quip.cli import plan
-from quip.cli.main import app
 from quip.core.params import read_params
 from quip.llm.reply_store import Record
 from quip.llm.requests.chat import ModelReply
@@ -26,8 +24,8 @@ from quip.runtime import stage_times
 from quip.runtime.errors import DataError, ParamsError
 from quip.serving import paraphrase
 from quip.tracking import mlflow_store
+from repository import ROOT
 
-PROJECT = Path(__file__).parents[3]
 VERBS = (
     "say",
     "doctor",
@@ -46,22 +44,6 @@ VERBS = (
     "rounds",
 )
 SENTENCE = "I missed my bus."
-
-
-def quip(*words: str, typed: str | None = None) -> Result:
-    return CliRunner().invoke(app, list(words), input=typed)
-
-
-def shipped_params() -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((PROJECT / "params.yaml").read_text(encoding="utf-8"))
-    return found
-
-
-def write_params(change: Callable[[dict[str, Any]], Any] = lambda sections: None) -> None:
-    """The shipped params.yaml with a change."""
-    sections = shipped_params()
-    change(sections)
-    Path("params.yaml").write_text(yaml.safe_dump(sections), encoding="utf-8")
 
 
 @pytest.fixture(autouse=True)
@@ -280,14 +262,6 @@ DATA = plan.Data(
 )
 
 
-def hosted(sections: dict[str, Any]) -> None:
-    sections["endpoints"]["hosted"] = {
-        **{"base_url": "https://example.org/v1", "model": "m", "concurrency": 10},
-        **{"price_in": 2.0, "price_out": 8.0},
-    }
-    sections["teacher"]["endpoint"] = "hosted"
-
-
 def sections_with(*changes: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
     sections = shipped_params()
     sections["critic"]["prompt"] = sections["judge"]["prompt"] = "teacher"
@@ -355,8 +329,8 @@ def test_duels_are_planned_on_no_more_inputs_than_wanted() -> None:
 
 
 def test_other_params_are_planned_from_their_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(PROJECT)
-    recipe = read_params(PROJECT / "params.paper.yaml")
+    monkeypatch.chdir(ROOT)
+    recipe = read_params(ROOT / "params.paper.yaml")
     assert plan.measure(recipe, prepared_here=False).splits["train"] == 12000
     recipe["prepare"]["limit"]["train"] = None
     with pytest.raises(ParamsError, match=r"dvc repro prepare"):
@@ -455,7 +429,7 @@ def test_a_missing_key_or_endpoint_is_named() -> None:
 
 
 def test_the_shipped_data_are_counted_before_the_first_run() -> None:
-    shutil.copytree(PROJECT / "data" / "raw", "data/raw")
+    shutil.copytree(ROOT / "data" / "raw", "data/raw")
     limit = {"train": 50, "val": 5, "test": None, "ood": 7}
     chosen = {"source": "shipped", "ood_source": "shipped", "limit": limit}
     data = plan.measure({"prepare": chosen})
@@ -465,7 +439,7 @@ def test_the_shipped_data_are_counted_before_the_first_run() -> None:
 
 
 def test_prepared_data_are_counted_exactly() -> None:
-    shutil.copytree(PROJECT / "data" / "raw", "data/raw")
+    shutil.copytree(ROOT / "data" / "raw", "data/raw")
     Path("data/prepared").mkdir()
     for number, split in enumerate(("train", "val", "test", "ood"), start=1):
         rows = [json.dumps({"id": f"{split}{i}", "text": "abcd"}) for i in range(number)]
@@ -476,6 +450,6 @@ def test_prepared_data_are_counted_exactly() -> None:
 
 
 def test_another_source_must_be_prepared_first() -> None:
-    shutil.copytree(PROJECT / "data" / "raw", "data/raw")
+    shutil.copytree(ROOT / "data" / "raw", "data/raw")
     with pytest.raises(ParamsError, match="after `dvc repro prepare`"):
         plan.measure({"prepare": {"source": "my.csv", "ood_source": "shipped"}})

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from conftest import Body, ChatServer
+from fake_endpoint import Body, ChatServer
 from quip.core.records import Critique
 from quip.critics import cloze
 from quip.critics.comparison import Comparison

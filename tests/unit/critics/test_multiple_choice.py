@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import ChatServer, chat, likes, shown
+from fake_endpoint import ChatServer, chat, likes, shown
 from quip.core.records import Answer, Critique
 from quip.critics.comparison import Comparison
 from quip.critics.debiasing import preference

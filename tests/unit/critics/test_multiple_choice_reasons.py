@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import CRITIC_PROMPT, Body, ChatServer, shown
+from fake_endpoint import CRITIC_PROMPT, Body, ChatServer, shown
 from quip.core.records import Answer, Critique
 from quip.critics.comparison import Comparison
 from quip.critics.critic_kinds import CriticParams

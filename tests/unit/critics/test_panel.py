@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import ChatServer, chat, likes, shown
+from fake_endpoint import ChatServer, chat, likes, shown
 from quip.core.jsonl import write_rows
 from quip.core.records import Critique, GoldPair
 from quip.critics import critic

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from conftest import options
 from quip.core.jsonl import read_rows, write_rows
 from quip.data import graded_pairs, votes
 from quip.data.graded_pairs import GradedPair
@@ -17,6 +16,7 @@ from quip.evaluation import human_agreement
 from quip.runtime.errors import DataError, ParamsError
 from quip.stages import graded as read_stage
 from quip.stages import pairs as pairs_stage
+from stage_options import options
 
 RAW = Path(__file__).parents[3] / "data" / "raw"
 HEADER = "id,original1,edit1,grades1,meanGrade1,original2,edit2,grades2,meanGrade2,label\n"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from asked import ARMS, hand_in, prefer, verdict, write_answers
+from blind_study_answers import ARMS, hand_in, prefer, verdict, write_answers
 from quip.cli.main import app
 from quip.core.jsonl import read_rows, write_rows
 from quip.core.records import GoldPair

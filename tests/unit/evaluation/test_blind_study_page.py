@@ -16,7 +16,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from typer.testing import CliRunner
 
-from asked import ARMS, write_answers
+from blind_study_answers import ARMS, write_answers
 from quip.cli.main import app
 from quip.evaluation import blind_study
 from quip.evaluation.blind_study import Key

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from conftest import ChatServer, chat, likes, options, shown
+from fake_endpoint import ChatServer, chat, likes, shown
 from quip.core.jsonl import read_rows, write_json, write_rows
 from quip.core.records import Answer, Critique, GoldPair
 from quip.critics.debiasing import Debias
@@ -19,6 +19,7 @@ from quip.evaluation.metrics.bootstrap import mean_interval
 from quip.llm.requests import prompts
 from quip.runtime.errors import DataError
 from quip.stages import audit
+from stage_options import options
 
 Project = Callable[..., Path]
 SIGNALS = ["mcp", "mcp:humor", "mcp:content", "words"]

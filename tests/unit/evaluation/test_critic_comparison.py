@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import CRITIC_PROMPT, ChatServer, likes
+from fake_endpoint import CRITIC_PROMPT, ChatServer, likes
 from quip.core.jsonl import write_rows
 from quip.core.records import GoldPair
 from quip.critics.critic_kinds import CriticParams, parse

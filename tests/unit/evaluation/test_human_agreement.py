@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conftest import ChatServer, likes, options, shown
+from fake_endpoint import ChatServer, likes, shown
 from quip.core.jsonl import write_json, write_rows
 from quip.core.records import Answer, Critique, GoldPair
 from quip.critics.comparison import Answers, Comparison
@@ -20,6 +20,7 @@ from quip.data.graded_pairs import GradedPair
 from quip.evaluation import human_agreement
 from quip.evaluation.metrics import bootstrap
 from quip.stages import audit
+from stage_options import options
 
 DEBIAS = Debias(method="log_odds", scale=1.0, per_word=0.0)
 LEARNED = CriticParams(kind="learned", endpoint="none", prompt="none", samples=1)

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from faulty import Body, LoopServer, reply
+from fake_endpoint import Body
+from faulty_endpoint import LoopServer, reply
 from quip.llm import batch_api, connection
 from quip.llm.requests.chat import ModelReply, Request
 from quip.runtime import paths

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from conftest import ChatServer, chat
+from fake_endpoint import ChatServer, chat
 from quip.llm import connection, retries
 from quip.llm.endpoints import endpoint
 from quip.llm.requests.chat import Request

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from faulty import FAULTS, Body, FaultyServer
+from fake_endpoint import Body
+from faulty_endpoint import FAULTS, FaultyServer
 from quip.llm import connection, reply_store, retries
 from quip.llm.connection import LLM
 from quip.llm.requests.chat import ModelReply, Request

@@ -18,7 +18,6 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from conftest import byte_bpe
 from quip.core.records import Preference, TrainingPair
 from quip.models import student
 from quip.models.likelihood import Texts, forward, length, padded
@@ -26,6 +25,7 @@ from quip.models.packing import Text, laid_out, packs, shared_out, visible
 from quip.training.dpo import pairs_of
 from quip.training.sft import prompt_completion
 from quip.training.trl_trainers import Dpo, Sft
+from tiny_models import byte_bpe
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "bench"))
 from flops import operations

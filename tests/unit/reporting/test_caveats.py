@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from test_claims import cell, results
 
+from fake_results import cell, results
 from quip.evaluation.alarms import Limits, tripped
 from quip.reporting.caveats import ALARMS, doubts
 

@@ -10,7 +10,17 @@ from typing import Any
 import gguf
 import pytest
 from huggingface_hub import ModelCard
-from test_register import (
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from cli_runner import quip
+from quip.models import student, weights
+from quip.models.pins import STUDENT
+from quip.reporting import model_card
+from quip.runtime.errors import DataError
+from quip.serving import export, gguf_check, gguf_writer
+from quip.tracking import mlflow_store
+from quip.tracking.lineage import hash_file, model_digest
+from registry_project import (
     ARMS,
     NAME,
     point_to,
@@ -19,23 +29,8 @@ from test_register import (
     write_params,
     write_results,
 )
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from typer.testing import CliRunner, Result
-
-from quip.cli.main import app
-from quip.models import student, weights
-from quip.models.pins import STUDENT
-from quip.reporting import model_card
-from quip.runtime.errors import DataError
-from quip.serving import export, gguf_check, gguf_writer
-from quip.tracking import mlflow_store
-from quip.tracking.lineage import hash_file, model_digest
 
 OUT = Path("out")
-
-
-def quip(*words: str) -> Result:
-    return CliRunner().invoke(app, list(words))
 
 
 @pytest.fixture

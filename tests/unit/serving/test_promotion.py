@@ -9,27 +9,20 @@ from typing import Any
 
 import pytest
 import yaml
-from test_register import NAME, point_to, write
-from typer.testing import CliRunner, Result
 
-from conftest import CRITIC_PROMPT, ChatServer, likes
-from quip.cli.main import app
+from cli_runner import quip
+from fake_endpoint import CRITIC_PROMPT, ChatServer, likes
 from quip.cli.skill_packs import overlaid
 from quip.core.jsonl import write_rows
 from quip.core.params import read_params
 from quip.core.records import LiteralText, Response
 from quip.llm.requests import prompts
 from quip.serving import promotion
-from quip.tracking import mlflow_store, registry, runs
-from quip.tracking.lineage import model_digest
-from quip.tracking.registry import Student
+from quip.tracking import mlflow_store, registry
+from registry_project import NAME, alias, point_to, put, write
 
 SHIPPED = Path(__file__).parents[3] / "params.yaml"
 INPUTS = [LiteralText(id=f"t{i}", text=f"My bus number {i} was late.") for i in range(12)]
-
-
-def quip(*words: str) -> Result:
-    return CliRunner().invoke(app, list(words))
 
 
 def version(arm: str, weights: bytes) -> str:
@@ -38,17 +31,6 @@ def version(arm: str, weights: bytes) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.safetensors").write_bytes(weights)
     return put(arm, folder)
-
-
-def put(arm: str, folder: Path) -> str:
-    store = mlflow_store.connect()
-    run = runs.create_run(store, arm, {}, {})
-    student = Student(arm, folder, run, model_digest(folder))
-    return registry.register(store, NAME, student, registry.OPTIONS).number
-
-
-def alias(name: str, number: str) -> None:
-    mlflow_store.connect().client.set_registered_model_alias(NAME, name, number)
 
 
 def held() -> dict[str, str]:

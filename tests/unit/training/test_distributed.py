@@ -14,16 +14,15 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file
-from test_loop import BAD, GOOD, LITERALS
 
-from conftest import options
 from quip.core.jsonl import write_rows
 from quip.core.records import LiteralText, Preference, Ranking, Reference, TrainingPair
 from quip.runtime.errors import ParamsError
 from quip.training import distributed
 from quip.training.distributed import Launch, LaunchError
-
-SOURCE = Path(__file__).parents[3] / "src"
+from repository import SOURCE
+from stage_options import options
+from tiny_training import BAD, GOOD, LITERALS
 
 
 def launch(**changes: Any) -> Launch:

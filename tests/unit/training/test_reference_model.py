@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-from conftest import make_tiny_bart, make_tiny_student
 from quip.core.records import Preference
 from quip.models import student
 from quip.models.likelihood import forward
@@ -21,6 +20,7 @@ from quip.training.loop import minimise
 from quip.training.losses import sequence_logps
 from quip.training.reference_model import weights_of
 from quip.training.trainer import Job, Training
+from tiny_models import make_tiny_bart, make_tiny_student
 
 PAIRS = [
     Preference(input="1", literal="I ran.", chosen="My legs fled", rejected="I ran", confidence=1),

@@ -12,7 +12,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from conftest import options
 from quip.core.jsonl import write_json, write_rows
 from quip.critics import critic, debiasing, reward_model
 from quip.critics.comparison import Comparison
@@ -23,6 +22,7 @@ from quip.runtime.errors import DataError, WeightsError
 from quip.stages import reward as stage
 from quip.training import corruptions, reward
 from quip.training.reward import RewardParams
+from stage_options import options
 
 PARAMS = RewardParams(
     pairs=["gold"],

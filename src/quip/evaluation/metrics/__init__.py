@@ -1,0 +1,13 @@
+"""Pure arithmetic: numbers in, numbers with intervals out.
+
+Imports only critics, core and runtime.
+
+    bootstrap           percentile intervals
+    bradley_terry       ratings from comparisons
+    interrater          Krippendorff's alpha
+    length_control      a score at equal length
+    paired_differences  two arms on the same inputs
+    preference_leakage  whether a judge favours its own kin
+    text_metrics        length, copying and variety of texts
+    win_tie_rate        win-tie rate and score
+"""

@@ -1,8 +1,8 @@
 """A chat endpoint that misbehaves on purpose: a real HTTP server on the loopback.
 
 Its answers are a pure function of the request; its faults one of the request and of how often that
-was asked before, so that a run can be repeated. Also a program: `python tests/support/faulty.py
-DELAY` serves on a port that it prints.
+was asked before, so that a run can be repeated. Also a program:
+`python tests/support/faulty_endpoint.py DELAY` serves on a port that it prints.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Self
 
-Body = dict[str, Any]
+from fake_endpoint import Body
 
 FAULTS = {
     "429": 4.0,

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import torch
 
-from conftest import options
 from quip.core.jsonl import write_rows
 from quip.core.records import LiteralText, Preference, Reference, TrainingPair
 from quip.stages import align, candidates, respond, sft
+from stage_options import options
 
 LITERALS = [LiteralText(id=f"i{n}", text=f"I missed bus {n}.") for n in range(6)]
 

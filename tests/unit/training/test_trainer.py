@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from test_loop import params, preferences, taught
 
 from quip.core.records import TrainingPair
 from quip.models import student
 from quip.training import trainer
+from tiny_training import params, preferences, taught
 
 
 @pytest.fixture

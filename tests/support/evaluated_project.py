@@ -354,3 +354,25 @@ def write_curve(rng: random.Random, path: Path, dpo: bool) -> None:
 
 def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def evaluate_arguments(data: Path) -> list[str]:
+    """The command line of `evaluate` on this project."""
+    return [
+        "--verdicts",
+        f"{data}/verdicts",
+        "--responses",
+        f"{data}/responses",
+        "--references",
+        f"{data}/imitation/references.jsonl",
+        *("--candidates", f"{data}/candidates.jsonl", "--rounds", f"{data}/rounds"),
+        *("--similarity", f"{data}/similarity.json", "--roles", f"{data}/roles"),
+        "--meaning",
+        f"{data}/meaning.jsonl",
+        "--out",
+        f"{data}/metrics/wtr.json",
+        "--plots",
+        f"{data}/plots/wtr.csv",
+        "--paper",
+        f"{data}/metrics/paper.md",
+    ]

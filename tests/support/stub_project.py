@@ -1,26 +1,25 @@
-"""A light project: real git, DVC, MLflow, call store and registry around students of eight numbers.
+"""A project whose students are eight random numbers; git, DVC, MLflow, call store and registry
+are the real ones.
 
-Its dvc.yaml has the real stages up to `imitation` and the real `register`; what trains and judges
-is `light_stages.py`.
+Its dvc.yaml has the real stages up to `imitation` and the real `register`; `stub_stages.py` stands
+in for what trains and judges.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from faulty import Body
+from dvc_pipeline import DVC
+from fake_endpoint import Body
+from project_commands import commit, git
 from quip.cli import skill_packs
 from quip.core.params import read_params
-from walking import DVC, ROOT
+from repository import ROOT
 
 REAL = ("roles", "prepare", "teacher", "imitation", "register")
 FILES = ("params.yaml", "rounds.yaml", ".gitignore", ".dvcignore", ".dvc/config", "data/raw")
@@ -37,8 +36,8 @@ OUTS = ["data/report", "data/responses"]
 
 
 def stage(name: str, deps: list[str], params: list[str], outs: list[Any]) -> dict[str, Any]:
-    command = f"python light_stages.py {name.rpartition('@')[2]}"
-    return {"cmd": command, "deps": ["light_stages.py", *deps], "params": params, "outs": outs}
+    command = f"python stub_stages.py {name.rpartition('@')[2]}"
+    return {"cmd": command, "deps": ["stub_stages.py", *deps], "params": params, "outs": outs}
 
 
 def trained(arm: str) -> list[str]:
@@ -71,7 +70,7 @@ def lay_out(folder: Path, url: str) -> Path:
     shutil.copytree(
         ROOT / "src" / "quip", folder / "src" / "quip", ignore=shutil.ignore_patterns("__pyc*")
     )
-    shutil.copy(ROOT / "tests" / "light_stages.py", folder)
+    shutil.copy(ROOT / "tests" / "support" / "stub_stages.py", folder)
     entry = {"base_url": url, "model": "m", "concurrency": 4}
     params = skill_packs.overlaid(
         read_params(ROOT / "params.yaml"), {**SMALL, "endpoints": {"scripted": entry}}
@@ -92,60 +91,3 @@ def answer(body: Body) -> tuple[int, bytes, dict[str, str]]:
     usage = {"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": 30}
     choice = {"index": 0, "finish_reason": "stop", "message": message}
     return 200, json.dumps({"model": "m", "choices": [choice], "usage": usage}).encode(), {}
-
-
-# ---- commands in a project -------------------------------------------------------------------
-
-
-def environment(folder: Path, **more: str) -> dict[str, str]:
-    """That of a shell in which this project is installed and nothing of another one is set."""
-    kept = {
-        key: value
-        for key, value in os.environ.items()
-        if not key.startswith(("DVC_", "GIT_", "MLFLOW_TRACKING"))
-    }
-    who = {f"GIT_{role}_{key}": "tester@example.org" for role in WHO for key in ("NAME", "EMAIL")}
-    path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
-    own = {"PATH": path, "PYTHONPATH": str(folder / "src"), "DVC_NO_ANALYTICS": "true"}
-    return {**kept, **who, **own, **more}
-
-
-WHO = ("AUTHOR", "COMMITTER")
-
-
-DONE: list[tuple[str, ...]] = []
-"""Every command that was run in a project, for whoever compares them with what is documented."""
-
-
-def run(folder: Path, *words: str, fails: bool = False, **more: str) -> str:
-    """What the command prints; with `fails` it must not end well."""
-    DONE.append(words)
-    done = subprocess.run(
-        words, cwd=folder, env=environment(folder, **more), capture_output=True, text=True
-    )
-    said = done.stdout + done.stderr
-    assert bool(done.returncode) == fails, f"{' '.join(words)}: {said[-3000:]}"
-    return said
-
-
-def dvc(folder: Path, *words: str, fails: bool = False, **more: str) -> str:
-    return run(folder, sys.executable, "-m", "dvc", *words, fails=fails, **more)
-
-
-def quip(folder: Path, *words: str, **more: str) -> str:
-    return run(folder, sys.executable, "-m", "quip.cli.main", *words, **more)
-
-
-def git(folder: Path, *words: str) -> str:
-    return run(folder, "git", *words).strip()
-
-
-def commit(folder: Path, message: str) -> str:
-    git(folder, "add", "--all")
-    git(folder, "commit", "--quiet", "--message", message)
-    return git(folder, "rev-parse", "HEAD")
-
-
-def ran(said: str) -> list[str]:
-    """The stages that DVC ran, by what it printed."""
-    return re.findall(r"Running stage '(.+)'", said)

@@ -1,7 +1,7 @@
-"""The heavy stages of the light project (`light.py`): the same files and the same MLflow run as the
-real ones, in no time. Its students are a few random numbers.
+"""The heavy stages of the stub project (`stub_project.py`): the same files and the same MLflow run
+as the real ones, in no time. Its students are a few random numbers.
 
-    python light_stages.py sft | dpo | evaluate
+    python stub_stages.py sft | dpo | evaluate
 """
 
 from __future__ import annotations

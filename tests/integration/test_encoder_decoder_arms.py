@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ChatServer, likes, options
+from fake_endpoint import ChatServer, likes
 from quip.core.jsonl import read_rows, write_json, write_rows
 from quip.core.records import LiteralText, Preference, Ranking, Reference, Response, TrainingPair
 from quip.models import student
 from quip.stages import align, baseline, candidates, critique, preferences, rank, respond, sft
+from stage_options import options
 
 WORDS = ("bus", "soup", "keys", "hat", "tea", "dog")
 ARMS = ("ft", "sd", "brio", "dpo", "brio_dpo")

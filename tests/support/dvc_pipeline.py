@@ -7,14 +7,13 @@ import json
 import shlex
 from collections.abc import Iterator, Sequence
 from graphlib import TopologicalSorter
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from quip.training import rounds
+from repository import ROOT
 
-ROOT = Path(__file__).parents[2]
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 GRADED = {"graded": PARAMS["graded"]}
