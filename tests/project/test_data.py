@@ -31,6 +31,15 @@ PRIVATE = re.compile(
 )
 
 
+class Recorded(Row):
+    """A row of replies.jsonl: what the recorded teacher answers to a literal."""
+
+    id: str
+    literal: str
+    paraphrases: list[str]
+    devices: list[str]
+
+
 class Shipped(Row):
     """A row of literals.jsonl: a literal with its published split."""
 
@@ -44,6 +53,7 @@ LITERALS = read_rows(RAW / "literals.jsonl", Shipped)
 OOD = read_rows(RAW / "ood.jsonl", LiteralText)
 EXEMPLARS = read_rows(RAW / "exemplars.jsonl", Exemplar)
 GOLD = read_rows(RAW / "gold.jsonl", GoldPair)
+REPLIES = read_rows(RAW / "replies.jsonl", Recorded)
 
 
 def of(split: str) -> list[str]:
@@ -61,7 +71,11 @@ def paraphrases() -> list[str]:
 def all_texts() -> list[str]:
     pairs = [text for pair in GOLD for text in (pair.literal, pair.better, pair.worse)]
     rest = [row.text for row in [*LITERALS, *OOD]] + [row.literal for row in EXEMPLARS]
-    return [*rest, *paraphrases(), *pairs]
+    return [*rest, *paraphrases(), *recorded(), *pairs]
+
+
+def recorded() -> list[str]:
+    return [text for row in REPLIES for text in row.paraphrases]
 
 
 # ---- the checks: each returns what is wrong --------------------------------------------------
@@ -124,8 +138,8 @@ def test_no_text_stands_twice_as_an_input_also_after_folding() -> None:
     assert not repeated(fold(row.text) for row in [*LITERALS, *OOD])
 
 
-def test_literals_have_5_to_25_words() -> None:
-    assert not outside((row.text for row in [*LITERALS, *OOD]), 5, 25)
+def test_literals_have_4_to_25_words() -> None:
+    assert not outside((row.text for row in [*LITERALS, *OOD]), 4, 25)
     assert not outside((row.literal for row in [*EXEMPLARS, *GOLD]), 5, 25)
 
 
@@ -214,6 +228,69 @@ def test_devices_are_known_and_varied() -> None:
 
 def test_an_exemplar_has_at_least_two_paraphrases() -> None:
     assert min(len(row.paraphrases) for row in EXEMPLARS) >= 2
+
+
+# ---- the recorded teacher --------------------------------------------------------------------
+
+
+def test_every_literal_has_three_recorded_paraphrases_and_no_other_text_has() -> None:
+    inputs = {row.id: row.text for row in [*LITERALS, *OOD]}
+    assert {row.id: row.literal for row in REPLIES} == inputs
+    assert {len(row.paraphrases) for row in REPLIES} == {len(row.devices) for row in REPLIES} == {3}
+
+
+def test_there_are_300_short_everyday_literals_in_every_split() -> None:
+    short = Counter(row.split for row in LITERALS if words(row.text) <= 9)
+    assert short["train"] >= 180
+    assert short["val"] >= 30
+    assert short["test"] >= 90
+
+
+def test_recorded_paraphrases_have_8_to_30_words() -> None:
+    assert not outside(recorded(), 8, 30)
+
+
+def test_no_device_and_no_opening_makes_more_than_a_tenth_of_the_recording() -> None:
+    devices = Counter(device for row in REPLIES for device in row.devices)
+    openings = Counter(fold(text).split()[0] for text in recorded())
+    assert len(devices) >= 12
+    assert max(devices.values()) <= len(recorded()) / 10
+    assert max(openings.values()) <= len(recorded()) / 10
+
+
+def phrases(text: str) -> set[tuple[str, ...]]:
+    """The 4-grams of a text."""
+    found = fold(text).split()
+    return set(zip(*(found[i:] for i in range(4)), strict=False))
+
+
+def stock_phrases(most: int) -> list[tuple[str, ...]]:
+    """4-grams in the recorded paraphrases of more than `most` literals; a literal's own do not
+    count."""
+    counts = Counter[tuple[str, ...]]()
+    for row in REPLIES:
+        used = set[tuple[str, ...]]().union(*map(phrases, row.paraphrases))
+        counts.update(used - phrases(row.literal))
+    return [phrase for phrase, count in counts.items() if count > most]
+
+
+def test_recorded_paraphrases_share_no_stock_phrase() -> None:
+    assert not stock_phrases(10)  # of 1,104 literals
+
+
+def test_stock_phrases_are_found_where_there_are_any() -> None:
+    assert ("for", "the", "first", "time") in stock_phrases(2)
+
+
+def test_no_recorded_paraphrase_is_near_an_exemplar_or_a_gold_pair() -> None:
+    gold_texts = [text for pair in GOLD for text in (pair.better, pair.worse)]
+    assert not near(recorded(), [*paraphrases(), *gold_texts])
+
+
+def test_no_recorded_paraphrase_stands_twice_or_copies_its_literal() -> None:
+    assert not repeated(fold(text) for text in recorded())
+    for row in REPLIES:
+        assert not near(row.paraphrases, [row.literal], cutoff=92), row.id
 
 
 # ---- the checks themselves -------------------------------------------------------------------
