@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_endpoint import ChatServer, chat
 
+from fake_endpoint import ChatServer, chat
 from quip.llm import call_outputs, connection
 from quip.llm.call_outputs import record_calls
 from quip.llm.reply_store import open_store
