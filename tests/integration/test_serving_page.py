@@ -83,20 +83,16 @@ def test_mlflow_serves_the_champion(checkout: Path, tiny_student: Path) -> None:
         *("--env-manager", "local", "--port", str(port)),
     ]
     here = str(Path(sys.executable).parent)  # mlflow starts a uvicorn by its name
-    process = subprocess.Popen(
-        command,
-        env={
-            **environment(),
-            "MLFLOW_TRACKING_URI": mlflow_store.default_uri(),
-            "PATH": f"{here}{os.pathsep}{os.environ['PATH']}",
-        },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    own = {
+        **environment(),
+        "MLFLOW_TRACKING_URI": mlflow_store.default_uri(),
+        "PATH": f"{here}{os.pathsep}{os.environ['PATH']}",
+    }
+    log = Path("server.log")
+    with log.open("w") as out:
+        process = subprocess.Popen(command, env=own, stdout=out, stderr=out, start_new_session=True)
     try:
-        answers(f"http://127.0.0.1:{port}/ping", process)
+        answers(f"http://127.0.0.1:{port}/ping", process, log)
         asked = {"inputs": [SENTENCE, "It rained."], "params": {"num_return_sequences": 2}}
         request = urllib.request.Request(
             f"http://127.0.0.1:{port}/invocations",
@@ -106,7 +102,7 @@ def test_mlflow_serves_the_champion(checkout: Path, tiny_student: Path) -> None:
         said = json.loads(urllib.request.urlopen(request).read())["predictions"]
     finally:
         os.killpg(process.pid, 15)
-        process.communicate()
+        process.wait()
     store = mlflow_store.connect()
     student = registry.load_student(store, NAME, registry.pick(store, NAME, "champion"))
     from quip.serving.paraphrase import paraphrases

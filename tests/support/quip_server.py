@@ -28,7 +28,7 @@ def environment() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if key not in gone}
 
 
-def answers(url: str, process: subprocess.Popen[str]) -> None:
+def answers(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     """Wait until the server answers; fail with its words when it ends instead."""
     while process.poll() is None:
         try:
@@ -36,7 +36,7 @@ def answers(url: str, process: subprocess.Popen[str]) -> None:
             return
         except OSError:
             time.sleep(0.2)
-    pytest.fail(f"the server ended: {process.communicate()}")
+    pytest.fail(f"the server ended: {log.read_text()}")
 
 
 def write_project(folder: Path, weights: Path) -> None:
@@ -52,16 +52,12 @@ def write_project(folder: Path, weights: Path) -> None:
 def serving(folder: Path) -> Iterator[str]:
     """The address of a real `quip serve` in `folder`."""
     port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "quip.cli.main", "serve", "--port", str(port)],
-        cwd=folder,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    log = folder / "server.log"  # a pipe that nobody empties would stop a server with much to say
+    command = [sys.executable, "-m", "quip.cli.main", "serve", "--port", str(port)]
+    with log.open("w") as out:
+        process = subprocess.Popen(command, cwd=folder, env=environment(), stdout=out, stderr=out)
     base = f"http://127.0.0.1:{port}"
-    answers(f"{base}/v1/models", process)
+    answers(f"{base}/v1/models", process, log)
     yield base
     process.terminate()
-    process.communicate()
+    process.wait()

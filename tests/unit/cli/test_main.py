@@ -328,8 +328,8 @@ def test_duels_are_planned_on_no_more_inputs_than_wanted() -> None:
     assert work(works, "duel").calls == 2 * 7
 
 
-def test_other_params_are_planned_from_their_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
+def test_other_params_are_planned_from_their_limits() -> None:
+    shutil.copytree(ROOT / "data" / "raw", "data/raw")
     recipe = read_params(ROOT / "params.paper.yaml")
     assert plan.measure(recipe, prepared_here=False).splits["train"] == 12000
     recipe["prepare"]["limit"]["train"] = None
