@@ -82,7 +82,7 @@ def critic_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty MLflow database. Making one takes seconds, copying it nothing."""
     file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    mlflow_store.library()
+    mlflow_store.mlflow_module()
     mlflow_store.create_database(file)
     return file
 

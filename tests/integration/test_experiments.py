@@ -221,7 +221,7 @@ def test_trace_leads_back_to_code_params_data_and_calls(
     told = quip(tried, "trace", str(version.version))
     assert "exp     queued-b, from baseline" in told
     assert f"commit  {commit_of(tried, 'queued-b')}" in told
-    assert "files are those that ran" in told
+    assert "files that ran equal the commit's" in told
     assert 'params  dpo: {"beta": 0.3' in told
     assert "data/prepared" in told
     assert "calls   teacher m at endpoint scripted, prompt teacher (md5 " in told

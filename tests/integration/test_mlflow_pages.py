@@ -60,7 +60,7 @@ def address(store: Path) -> Iterator[str]:
             [*command, "--backend-store-uri", mlflow_store.default_uri()],
             stdout=log,
             stderr=log,
-            env={**os.environ, **mlflow_store.QUIET},
+            env={**os.environ, **mlflow_store.DEFAULT_ENVIRONMENT},
             start_new_session=True,
         )
     url = f"http://127.0.0.1:{port}"

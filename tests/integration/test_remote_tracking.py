@@ -74,7 +74,7 @@ def test_runs_versions_and_artifacts_are_the_server_s(
     assert "2        dpo" in quip(stub, "versions", MLFLOW_TRACKING_URI=tracker.url)
     told = quip(stub, "trace", "champion", MLFLOW_TRACKING_URI=tracker.url)
     assert "calls   teacher m at endpoint scripted" in told
-    with mlflow_store.current(store) as mlflow:
+    with mlflow_store.use_store(store) as mlflow:
         kept = Path(mlflow.artifacts.download_artifacts("models:/quip-student@champion"))
     assert (kept / "MLmodel").is_file()
     assert lineage.model_digest(kept / "artifacts" / "dpo") == lineage.model_digest(

@@ -104,8 +104,8 @@ def test_mlflow_serves_the_champion(checkout: Path, tiny_student: Path) -> None:
         os.killpg(process.pid, 15)
         process.wait()
     store = mlflow_store.connect()
-    student = registry.load_student(store, NAME, registry.pick(store, NAME, "champion"))
+    student = registry.load_student(store, NAME, registry.find_version(store, NAME, "champion"))
     from quip.serving.paraphrase import paraphrases
 
-    options: Any = {**registry.OPTIONS, "num_return_sequences": 2}
+    options: Any = {**registry.SERVING_OPTIONS, "num_return_sequences": 2}
     assert said == paraphrases(student, [SENTENCE, "It rained."], **options)

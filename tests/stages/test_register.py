@@ -310,7 +310,7 @@ def test_the_champion_gives_paraphrases(project: Path, tiny_student: Path) -> No
         shutil.copytree(tiny_student, Path("models", arm), dirs_exist_ok=True)
         point_to(arm)
     run_stage()
-    with mlflow_store.current(mlflow_store.connect()) as mlflow:
+    with mlflow_store.use_store(mlflow_store.connect()) as mlflow:
         model = mlflow.pyfunc.load_model(f"models:/{NAME}@champion")
     said = model.predict(["I missed my bus."])
     assert [type(text) for text in said] == [str]
@@ -320,7 +320,7 @@ def test_the_champion_gives_paraphrases(project: Path, tiny_student: Path) -> No
     again = model.predict(["I missed my bus."], params={**three, "temperature": 1.0})
     assert model.predict(["I missed my bus."], params={**three, "temperature": 1.0}) == again
     defaults = {p.name: p.default for p in model.metadata.signature.params}
-    assert defaults == {**registry.OPTIONS, "num_beams": 2}
+    assert defaults == {**registry.SERVING_OPTIONS, "num_beams": 2}
 
 
 def test_where_the_time_went_stands_on_the_run(project: Path) -> None:

@@ -14,7 +14,7 @@ from quip.core.records import Reference, Response
 from quip.stages import register
 from quip.tracking import mlflow_store, registry, runs
 from quip.tracking.lineage import model_digest
-from quip.tracking.registry import Student
+from quip.tracking.registry import TrainedStudent
 
 NAME = "quip-student"
 ARMS = ("sft", "dpo")
@@ -110,8 +110,8 @@ def held(alias: str) -> str:
 def put(arm: str, folder: Path) -> str:
     store = mlflow_store.connect()
     run = runs.create_run(store, arm, {}, {})
-    student = Student(arm, folder, run, model_digest(folder))
-    return registry.register(store, NAME, student, registry.OPTIONS).number
+    student = TrainedStudent(arm, folder, run, model_digest(folder))
+    return registry.register(store, NAME, student, registry.SERVING_OPTIONS).number
 
 
 def alias(name: str, number: str) -> None:

@@ -192,7 +192,7 @@ def calls() -> Iterator[Finding]:
 
 def database() -> Iterator[Finding]:
     """The tracking store: whole, and its artifacts still where the addresses say."""
-    file = mlflow_store.database()
+    file = mlflow_store.database_file()
     if file is None:
         yield doctor_checks.tracking_server(mlflow_store.store_uri())
     elif not file.exists():
@@ -221,7 +221,7 @@ def examine_database(file: Path) -> Finding:
 
 def moved(location: str) -> bool:
     parts = urlsplit(location)
-    here = mlflow_store.artifacts() == location
+    here = mlflow_store.artifact_uri() == location
     return parts.scheme == "file" and not here and not Path(unquote(parts.path)).exists()
 
 
@@ -251,7 +251,11 @@ def dead_owner(lock: Path) -> int | None:
     """The process named in a hard-linked lock file (`path:host:pid:random`), if it is gone."""
     found = re.search(r":([^:]+):(\d+):\d+\s*$", lock.read_text("utf-8", errors="replace"))
     here = found and found.group(1) == os.uname().nodename
-    return int(found.group(2)) if found and here and not runs.alive(int(found.group(2))) else None
+    return (
+        int(found.group(2))
+        if found and here and not runs.process_exists(int(found.group(2)))
+        else None
+    )
 
 
 def is_json(file: Path) -> bool:

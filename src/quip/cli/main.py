@@ -90,7 +90,7 @@ def trace(
     from quip.serving.paraphrase import model_name
     from quip.tracking import provenance, runs
 
-    with runs.required() as store:
+    with runs.require_store() as store:
         typer.echo(provenance.trace(store, model_name(), version))
 
 
@@ -104,8 +104,8 @@ def versions(
     from quip.serving.paraphrase import model_name
     from quip.tracking import provenance, runs
 
-    with runs.required() as store:
-        typer.echo(provenance.listing(store, model_name(), branch))
+    with runs.require_store() as store:
+        typer.echo(provenance.version_table(store, model_name(), branch))
 
 
 @app.command()
@@ -114,7 +114,7 @@ def sync() -> None:
     from quip.serving.paraphrase import model_name
     from quip.tracking import provenance, runs
 
-    with runs.required() as store:
+    with runs.require_store() as store:
         typer.echo(provenance.sync(store, model_name()))
 
 
@@ -135,7 +135,7 @@ def promote(
     from quip.serving.paraphrase import model_name
     from quip.tracking import runs
 
-    with runs.required() as store:
+    with runs.require_store() as store:
         typer.echo(promotion.promote(store, model_name(), version, reason.strip() or None))
 
 

@@ -25,7 +25,7 @@ from quip.core.jsonl import atomic, parse_row
 from quip.llm.reply_store import CallStore, Record, open_store
 from quip.llm.requests.chat import ModelReply
 from quip.runtime import paths
-from quip.tracking.lineage import locked_outputs
+from quip.tracking.lineage import lock_outputs
 
 FOLDER = Path("data/calls")
 IMPORTED = "imported"
@@ -109,7 +109,7 @@ def call_files() -> Iterator[tuple[str, Path]]:
     """(name of the stage, file) of what is under data/calls, then of what DVC's cache holds."""
     for file in sorted(FOLDER.glob("*.jsonl")):
         yield file.stem, file
-    named = {Path(path): out["md5"] for path, out in locked_outputs().items()}
+    named = {Path(path): out["md5"] for path, out in lock_outputs().items()}
     if calls := {path: md5 for path, md5 in named.items() if path.parent == FOLDER}:
         objects = dvc_cache()
         for path, md5 in calls.items():

@@ -14,9 +14,9 @@ from quip.core.records import Reference, Response
 from quip.reporting import model_card
 from quip.reporting.tables import chosen
 from quip.tracking.lineage import data_hash
-from quip.tracking.mlflow_store import Store, clean, now_ms
+from quip.tracking.mlflow_store import Store, mask_secrets, now_ms
 from quip.tracking.registry import Version
-from quip.tracking.runs import inputs, tell_inputs
+from quip.tracking.runs import inputs, send_inputs
 
 FACTS, README, SAMPLES = "card.json", "README.md", "samples.json"
 SHOWN = 20
@@ -50,12 +50,14 @@ def describe_project(store: Store, name: str) -> None:
 
 def describe(store: Store, name: str, version: Version, facts: model_card.Facts) -> None:
     """The card of one version: in short on its page and its run's, whole among the artifacts."""
-    text = clean(model_card.description(facts))
+    text = mask_secrets(model_card.description(facts))
     store.client.update_model_version(name, version.number, text)
     store.client.set_tag(version.run_id, NOTE, text)
     whole = model_card.render(facts, use(name, version))
-    store.client.log_text(version.run_id, clean(str(whole)), README)
-    store.client.log_dict(version.run_id, json.loads(clean(json.dumps(facts.as_json()))), FACTS)
+    store.client.log_text(version.run_id, mask_secrets(str(whole)), README)
+    store.client.log_dict(
+        version.run_id, json.loads(mask_secrets(json.dumps(facts.as_json()))), FACTS
+    )
 
 
 def use(name: str, version: Version) -> str:
@@ -140,7 +142,7 @@ def log_training_data(store: Store, version: Version, stage: str, made: model_ca
         path.stem: path for path in deps if path.parts[0] == "data" and path.parts[1] != "roles"
     }
     if run.data.tags.get("quip.backfilled") and data and not known:
-        tell_inputs(store, version.run_id, {"inputs": inputs(data)})
+        send_inputs(store, version.run_id, {"inputs": inputs(data)})
 
 
 def read_facts(store: Store, run_id: str) -> dict[str, Any] | None:

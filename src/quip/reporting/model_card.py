@@ -19,7 +19,7 @@ from quip.critics.unproven_gate import most_trusted_judge
 from quip.models.pins import STUDENT
 from quip.reporting import claims
 from quip.tracking import provenance
-from quip.tracking.lineage import LOCK_FILE, Recipe, git_commit, read_lock, recipe
+from quip.tracking.lineage import LOCK_FILE, Recipe, git_commit, read_lock, recipe_of
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
@@ -78,14 +78,14 @@ def gather(
 ) -> Facts:
     """The facts of models/<arm> from the files of this checkout; `folder` holds its weights."""
     lock = LOCK_FILE.read_text(encoding="utf-8") if LOCK_FILE.is_file() else ""
-    made = recipe(read_lock(lock), f"models/{arm}")
+    made = recipe_of(read_lock(lock), f"models/{arm}")
     return Facts(
         name,
         arm,
         sha256,
         family(folder),
         made,
-        provenance.calls(made),
+        provenance.llm_calls(made),
         provenance.read_json(run),
         provenance.read_json(metrics / "wtr.json"),
         provenance.read_json(metrics / "critic.json"),

@@ -51,7 +51,7 @@ def export(wanted: str, out: Path, precision: Precision | None) -> None:
     try:
         copy(found.folder, beside)
         use = write_family(beside, name, found.facts.family, precision)
-        text = mlflow_store.clean(str(model_card.render(found.facts, "\n\n".join(use))))
+        text = mlflow_store.mask_secrets(str(model_card.render(found.facts, "\n\n".join(use))))
         (beside / "README.md").write_text(text, encoding="utf-8")
         write_manifest(beside, found.facts)
         shutil.rmtree(out, ignore_errors=True)
@@ -85,8 +85,8 @@ def of_arm(arm: str) -> Origin:
 
 def of_version(wanted: str) -> Origin:
     name = paraphrase.model_name()
-    with runs.required() as store:
-        version = registry.pick(store, name, wanted)
+    with runs.require_store() as store:
+        version = registry.find_version(store, name, wanted)
         facts = mlflow_pages.read_facts(store, version.run_id)
         if facts is None:
             raise DataError(
@@ -156,8 +156,8 @@ def modelfile(gguf: str) -> str:
         f'FROM ./{gguf}\nTEMPLATE """{prompt("{{ .Prompt }}")}"""\n'
         'PARAMETER stop "\\n"\n'
         f"PARAMETER temperature {paraphrase.SAMPLING_TEMPERATURE}\n"
-        f"PARAMETER top_p {registry.OPTIONS['top_p']}\n"
-        f"PARAMETER num_predict {registry.OPTIONS['max_new_tokens']}\n"
+        f"PARAMETER top_p {registry.SERVING_OPTIONS['top_p']}\n"
+        f"PARAMETER num_predict {registry.SERVING_OPTIONS['max_new_tokens']}\n"
     )
 
 
@@ -247,6 +247,6 @@ def push(folder: Path, repo: str, send: bool) -> str:
         api.create_repo(repo, private=True, exist_ok=True)
         api.upload_folder(repo_id=repo, folder_path=folder, commit_message=f"quip {folder.name}")
     except (OSError, httpx2.HTTPError) as error:
-        reason = mlflow_store.clean(str(error).strip().splitlines()[0])
+        reason = mlflow_store.mask_secrets(str(error).strip().splitlines()[0])
         raise EndpointError(f"the hub did not take {plan}: {reason}") from None
     return f"Sent {plan}."

@@ -30,10 +30,10 @@ class Voice:
 def gather(wanted: Sequence[str]) -> list[Voice]:
     """The voices of `wanted` (numbers, aliases or arms); by default champion and challenger, or,
     without a registry, the arms of params.yaml. Raises DataError when there is none."""
-    file = mlflow_store.database()
+    file = mlflow_store.database_file()
     if file is None or file.exists():  # opening it would create it
         try:
-            with runs.required() as store:
+            with runs.require_store() as store:
                 found = from_registry(store, wanted)
         except mlflow_store.TrackingError as error:
             print(f"quip: {error} Using the model folders.", file=sys.stderr)
@@ -52,7 +52,7 @@ def from_registry(store: mlflow_store.Store, wanted: Sequence[str]) -> list[Voic
         if paraphrase.is_trained(spec):
             voices.append(from_folder(spec))
             continue
-        version = registry.pick(store, name, spec)
+        version = registry.find_version(store, name, spec)
         student = registry.load_student(store, name, version)
         mark = f"@{spec}" if spec in held else f"/{spec}"
         voices.append(voice(f"{name}{mark}", f"v{version.version}", student))

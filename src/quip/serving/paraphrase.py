@@ -15,7 +15,7 @@ from typing import Any
 from quip.core.params import read_params
 from quip.runtime.errors import DataError
 from quip.tracking import mlflow_store, runs
-from quip.tracking.registry import champion, serving_options
+from quip.tracking.registry import champion_number, serving_options
 
 MODELS = Path("models")
 REGISTRY = Path("data/registry.json")
@@ -85,13 +85,13 @@ def gentle() -> None:
 
 def registered() -> str | None:
     """The champion's address; None when the store is not there, unusable or has none."""
-    file = mlflow_store.database()
+    file = mlflow_store.database_file()
     if file is not None and not file.exists():
         return None  # opening it would create it, which takes seconds
     try:
-        with runs.required() as store:
+        with runs.require_store() as store:
             name = model_name()
-            return f"models:/{name}@champion" if champion(store, name) else None
+            return f"models:/{name}@champion" if champion_number(store, name) else None
     except mlflow_store.TrackingError as error:
         print(f"quip: {error} Using the model folder.", file=sys.stderr)
         return None
@@ -125,7 +125,7 @@ def recorded_champion() -> list[str]:
 
 
 def from_registry(uri: str) -> Speak:
-    with runs.required() as store, mlflow_store.current(store) as mlflow:
+    with runs.require_store() as store, mlflow_store.use_store(store) as mlflow:
         quiet()
         model = mlflow.pyfunc.load_model(uri)
     return lambda text, options: model.predict([text], params=dict(options))

@@ -27,7 +27,7 @@ from quip.evaluation.metrics import text_metrics, win_tie_rate
 from quip.runtime.errors import DataError, QuipError
 from quip.tracking import registry
 from quip.tracking.lineage import data_hash
-from quip.tracking.mlflow_store import Store, clean
+from quip.tracking.mlflow_store import Store, mask_secrets
 from quip.tracking.registry import HASH_TAG
 
 SPLIT = "test"
@@ -65,19 +65,19 @@ class Duel(NamedTuple):
 def promote(store: Store, name: str, wanted: str, reason: str | None = None) -> str:
     """Make a version champion, if the gate lets it through or a `reason` to force it is given;
     what happened, in a line. Raises NotPromoted with the distance it fell short."""
-    new, held = registry.pick(store, name, wanted), registry.aliases(store, name)
+    new, held = registry.find_version(store, name, wanted), registry.aliases(store, name)
     number, old_number = str(new.version), held.get("champion")
     if number == old_number:
         return f"{name} version {number} is the champion already."
     duel = None
     if old_number and not reason:
-        duel = head_to_head(store, name, new, registry.pick(store, name, old_number))
+        duel = head_to_head(store, name, new, registry.find_version(store, name, old_number))
         refuse_unless_better(duel, number, old_number)
     why = duel.told() if duel else f"forced: {reason}" if reason else "there was no champion"
     details = {"forced": True} if reason else duel._asdict() if duel else {}
-    registry.crown(store, name, number, old_number, why, details)
+    registry.promote(store, name, number, old_number, why, details)
     if reason:
-        store.client.set_model_version_tag(name, number, "promotion.reason", clean(reason))
+        store.client.set_model_version_tag(name, number, "promotion.reason", mask_secrets(reason))
     return f"{name} version {number} is now champion ({why})."
 
 

@@ -28,7 +28,7 @@ class Paraphraser(PythonModel):
         from quip.tracking import registry
 
         return paraphrase.paraphrases(
-            self.student, model_input, **{**registry.OPTIONS, **(params or {})}
+            self.student, model_input, **{**registry.SERVING_OPTIONS, **(params or {})}
         )
 
 

@@ -33,7 +33,7 @@ from quip.runtime import paths, stage, stage_times
 from quip.runtime.errors import DataError, ParamsError
 from quip.tracking import backfill, mlflow_store, provenance, registry, runs
 from quip.tracking.lineage import model_digest
-from quip.tracking.registry import Student, Version, serving_options
+from quip.tracking.registry import TrainedStudent, Version, serving_options
 
 SPLIT = "test"
 FIRST = "the first: best against the teacher on test"
@@ -58,12 +58,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     references = read_rows(args.references, Reference)
     took = stage_times.figures(paths.state("times.jsonl"), "register")
     # Two experiments that end at once would otherwise both find no version and make one each.
-    with FileLock(paths.state("register.lock")), runs.required() as store:
+    with FileLock(paths.state("register.lock")), runs.require_store() as store:
         versions = {}
         for arm in arms:
-            student = Student(arm, Path(args.models, arm), run_of(args, arm), digests[arm])
+            student = TrainedStudent(arm, Path(args.models, arm), run_of(args, arm), digests[arm])
             version = registry.register(store, params.name, student, serving_options(sections))
-            provenance.record(store, params.name, version, arm)
+            provenance.record_version(store, params.name, version, arm)
             registry.set_tags(store, params.name, version, tags(arm, wtr, critic))
             facts = model_card.gather(
                 params.name,
@@ -189,10 +189,10 @@ def spent(ledger: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 def put_up(store: mlflow_store.Store, name: str, ranking: Sequence[Version]) -> None:
     """Make the best version that is not champion the challenger; no other, and no champion is
     moved. Without a champion (or when its files are gone) the best becomes champion first."""
-    champion = registry.champion(store, name)
+    champion = registry.champion_number(store, name)
     if champion is None:
         champion = ranking[0].number
-        registry.crown(store, name, champion, None, FIRST)
+        registry.promote(store, name, champion, None, FIRST)
     others = [version for version in ranking if version.number != champion]
     registry.set_aliases(store, name, {"challenger": others[0] if others else None})
 

@@ -1,8 +1,8 @@
-"""MLflow as a mirror of what the stages do, and where a model came from.
+"""MLflow as a mirror of the stages' trainings, and the lineage of each model.
 
 Imports only runtime.
 
-    backfill      runs made from files alone
+    backfill      MLflow runs rebuilt from a stage's output files
     lineage       fingerprints of files and models
     mlflow_store  the checkout's own MLflow store
     outbox        a durable queue of MLflow entries, one file per run

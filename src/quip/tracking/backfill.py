@@ -1,4 +1,7 @@
-"""Runs for what DVC skipped or pulled, from files alone."""
+"""MLflow runs rebuilt from files, for trainings that DVC skipped or pulled.
+
+Reads a stage's data/runs/<arm>.json and its curve; writes the missing run and points to MLflow.
+"""
 
 from __future__ import annotations
 
@@ -11,24 +14,33 @@ from typing import Any
 
 from quip.runtime.errors import DataError
 from quip.tracking.mlflow_store import Store, now_ms
-from quip.tracking.runs import KEY_TAG, Point, Scalar, create_run, log_points, required, stage_tags
+from quip.tracking.runs import (
+    KEY_TAG,
+    Point,
+    Scalar,
+    create_run,
+    log_points,
+    require_store,
+    stage_tags,
+)
 
 
 def backfill(stage: str, curve_csv: Path, params: Mapping[str, Scalar], run_json: Path) -> str:
-    """The id of the run that made a model, complete: found by the id or the model hash that
-    `run_json` names, else made, and its curve filled up from `curve_csv`.
+    """Complete the MLflow run that made a model, and return its id.
 
-    So a stage that DVC took from its cache or pulled has a run too. Metric names are the CSV's
-    columns. Raises DataError for a malformed file, TrackingError when the store cannot be used.
+    The run is found by the id or the model hash in `run_json`, or created; points that it lacks
+    are added from `curve_csv`, whose columns are the metric names. A stage that DVC took from its
+    cache or pulled thus has a run too. Raises DataError for a malformed file, TrackingError when
+    the store cannot be used.
     """
     pointer, curve = read_pointer(run_json), read_curve(curve_csv)
-    with required() as store:
+    with require_store() as store:
         known = find_run(store, stage, pointer)
         took = round(pointer["seconds"] * 1000)
         started = known.info.start_time if known else now_ms() - took
         tags = {**stage_tags(stage), "quip.backfilled": "true"}
         run_id = known.info.run_id if known else create_run(store, stage, params, tags, started)
-        # The hash first: a crash half way leaves a run that the next attempt finds and completes.
+        # The hash is written first: after a crash the next attempt finds and completes this run.
         store.client.set_tag(run_id, "quip.model_sha256", pointer["model_sha256"])
         log_points(store, run_id, missing_points(store, run_id, curve, started))
         if known is None or known.info.status != "FINISHED":
@@ -50,7 +62,7 @@ def find_run(store: Store, stage: str, pointer: dict[str, Any]) -> Any:
 
 
 def read_pointer(path: Path) -> dict[str, Any]:
-    """data/runs/<arm>.json: run_id, stage, model_sha256, seconds, params. Raises DataError."""
+    """Read data/runs/<arm>.json: run_id, stage, model_sha256, seconds, params. Raises DataError."""
     try:
         pointer = json.loads(path.read_text(encoding="utf-8"))
         return {
@@ -66,7 +78,7 @@ def read_pointer(path: Path) -> dict[str, Any]:
 
 
 def read_curve(path: Path) -> list[tuple[int, str, float]]:
-    """(step, metric, value) for every filled cell of a curve file. Raises DataError by line."""
+    """(step, metric, value) of every filled cell of a curve file. DataError names the line."""
     if not path.is_file():
         raise DataError(f"{path}: no such file. Run `dvc repro` (or `dvc pull`) to make it.")
     values = []

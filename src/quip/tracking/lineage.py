@@ -1,11 +1,11 @@
-"""Fingerprints of files as DVC and this project count them, and the recipe of a model.
+"""Model lineage: hashes of files and models, and the recipe of a model in dvc.lock.
 
 A model's recipe is the part of dvc.lock that led to it: the entries of its training stage and of
 every stage before it, with the hashes of code, prompts and data and the values of params. The
-commit whose dvc.lock holds this recipe is the one that made the model, whoever made it: `dvc exp
-run` in the workspace, a temporary folder or the queue, or `dvc repro` and a commit by hand.
+commit whose dvc.lock holds this recipe made the model. That is so for `dvc exp run` in the
+workspace, a temporary folder or the queue, and for `dvc repro` with a commit by hand.
 
-No tracker is imported here, so that whoever only needs a digest pays for nothing else.
+This module does not import MLflow, so that computing a digest stays cheap.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from quip.runtime.errors import DataError
 LOCK_FILE = Path("dvc.lock")
 BLOCK = 1 << 20
 SCRATCH_REFS = ("refs/stash", "refs/exps/stash*", "refs/exps/celery/*", "refs/exps/exec/*")
-"""Where DVC and git park unfinished work: a lock file in there proves nothing."""
+"""Refs of DVC and git for unfinished work; a dvc.lock in them is no evidence."""
 
 Recipe = dict[str, dict[str, Any]]
 """Stage name -> its entry in dvc.lock (cmd, deps, params, outs)."""
@@ -48,22 +48,26 @@ def model_digest(folder: Path) -> str:
 
 
 def hash_file(path: Path, algorithm: str) -> str:
+    """Hex digest of a file's bytes by a `hashlib` algorithm (`md5`, `sha256`)."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, algorithm).hexdigest()
 
 
 def data_hash(path: Path, lock: Path = LOCK_FILE) -> str:
-    """DVC's md5 of a file or folder: from dvc.lock where it names the path and the size still
-    agrees (a stage run by hand leaves an old entry), else computed the same way."""
-    entry = locked_outputs(lock).get(path.as_posix())
-    if entry and entry.get("size") == size(path):
+    """DVC's md5 of a file or folder.
+
+    Taken from dvc.lock where it names the path with the present size (a stage run by hand leaves
+    an old entry), else computed as DVC does.
+    """
+    entry = lock_outputs(lock).get(path.as_posix())
+    if entry and entry.get("size") == total_size(path):
         return str(entry["md5"])
     return folder_md5(path) if path.is_dir() else hash_file(path, "md5")
 
 
-def locked_outputs(lock: Path = LOCK_FILE) -> dict[str, dict[str, Any]]:
+def lock_outputs(lock: Path = LOCK_FILE) -> dict[str, dict[str, Any]]:
     """Path -> entry (md5, size) of every output that dvc.lock names; empty without the file."""
-    stages = locked(lock)
+    stages = lock_stages(lock)
     entries = [out for stage in stages.values() for out in stage.get("outs", [])]
     return {out["path"]: out for out in entries if "md5" in out}
 
@@ -71,13 +75,14 @@ def locked_outputs(lock: Path = LOCK_FILE) -> dict[str, dict[str, Any]]:
 # ---- the recipe of a model -----------------------------------------------------------------
 
 
-def locked(lock: Path = LOCK_FILE) -> Recipe:
-    """The stages of the dvc.lock here; empty without one."""
+def lock_stages(lock: Path = LOCK_FILE) -> Recipe:
+    """Stage name -> entry of the file `lock`; empty when there is no such file."""
     return read_lock(lock.read_text(encoding="utf-8")) if lock.is_file() else {}
 
 
 def read_lock(text: str) -> Recipe:
-    """The stages of a dvc.lock; empty when it is none (a broken commit must stop nobody)."""
+    """Stage name -> entry of a dvc.lock's text; empty when it is malformed, as in a broken
+    commit."""
     try:
         found = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except yaml.YAMLError:
@@ -86,9 +91,14 @@ def read_lock(text: str) -> Recipe:
     return stages if isinstance(stages, dict) else {}
 
 
-def recipe(stages: Recipe, path: str) -> Recipe:
-    """The entries of the stage that makes `path` and of all before it; empty if none makes it."""
-    makers = [name for name, entry in stages.items() if any(meets(path, o) for o in outs(entry))]
+def recipe_of(stages: Recipe, path: str) -> Recipe:
+    """The entries of the stage that makes `path` and of all stages before it; empty when no stage
+    makes it."""
+    makers = [
+        name
+        for name, entry in stages.items()
+        if any(overlaps(path, o) for o in output_paths(entry))
+    ]
     found: Recipe = {}
     while makers:
         name = makers.pop()
@@ -98,16 +108,17 @@ def recipe(stages: Recipe, path: str) -> Recipe:
             makers += [
                 other
                 for other, entry in stages.items()
-                if any(meets(need, out) for need in needs for out in outs(entry))
+                if any(overlaps(need, out) for need in needs for out in output_paths(entry))
             ]
     return {name: found[name] for name in stages if name in found}
 
 
-def outs(entry: Mapping[str, Any]) -> list[str]:
+def output_paths(entry: Mapping[str, Any]) -> list[str]:
+    """The paths of a stage's outputs."""
     return [out["path"] for out in entry.get("outs", [])]
 
 
-def meets(one: str, other: str) -> bool:
+def overlaps(one: str, other: str) -> bool:
     """Whether two paths are the same or one lies in the other."""
     return one == other or one.startswith(f"{other}/") or other.startswith(f"{one}/")
 
@@ -117,9 +128,12 @@ def fingerprint(found: Recipe) -> str:
     return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
 
 
-def commits(folder: Path, *revisions: str) -> Iterator[tuple[str, Recipe]]:
-    """(commit, stages of its dvc.lock), oldest first, for each commit that changed dvc.lock: of
-    `revisions`, or of every branch, tag and experiment. Nothing outside a git checkout."""
+def lock_commits(folder: Path, *revisions: str) -> Iterator[tuple[str, Recipe]]:
+    """(commit, stages of its dvc.lock) for each commit that changed dvc.lock, oldest first.
+
+    Searches `revisions`, or every branch, tag and experiment; yields nothing outside a git
+    checkout.
+    """
     everything = [f"--exclude={ref}" for ref in SCRATCH_REFS] + ["--all"]
     chosen = list(revisions) or everything
     for commit in git(folder, "log", "--reverse", "--format=%H", *chosen, "--", str(LOCK_FILE)):
@@ -129,7 +143,7 @@ def commits(folder: Path, *revisions: str) -> Iterator[tuple[str, Recipe]]:
 
 
 def git(folder: Path, *words: str) -> list[str]:
-    """The lines that git answers; none when it fails or there is no git here."""
+    """The output lines of a git command; empty when it fails or git is missing."""
     try:
         done = subprocess.run(
             ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True
@@ -140,27 +154,27 @@ def git(folder: Path, *words: str) -> list[str]:
 
 
 def changed_files(folder: Path, commit: str, deps: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Those of `deps` (entries of dvc.lock with path and md5, files or folders) that `commit` holds
-    differently."""
+    """The paths of `deps` (entries of dvc.lock with path and md5) whose content in `commit`
+    differs."""
     return [str(dep["path"]) for dep in deps if committed_md5(folder, commit, dep) != dep["md5"]]
 
 
 def committed_md5(folder: Path, commit: str, dep: Mapping[str, Any]) -> str | None:
-    """DVC's md5 of a file or folder as `commit` holds it; None when it is not there."""
+    """DVC's md5 of a file or folder in `commit`; None when it is not there."""
     path = str(dep["path"])
     if not str(dep["md5"]).endswith(".dir"):
-        content = shown(folder, commit, path)
+        content = file_at_commit(folder, commit, path)
         return None if content is None else md5(content)
     names = git(folder, "ls-tree", "-r", "--name-only", commit, "--", f"./{path}/")
-    contents = {name: shown(folder, commit, name) for name in names}
+    contents = {name: file_at_commit(folder, commit, name) for name in names}
     listing = [
         (str(Path(n).relative_to(path)), md5(c)) for n, c in contents.items() if c is not None
     ]
     return listing_md5(listing)
 
 
-def shown(folder: Path, commit: str, path: str) -> bytes | None:
-    """The content of a file in a commit; None when it is not there."""
+def file_at_commit(folder: Path, commit: str, path: str) -> bytes | None:
+    """The bytes of a file in a commit; None when it is not there."""
     command = ["git", "-C", str(folder), "show", f"{commit}:./{path}"]
     try:
         return subprocess.run(command, capture_output=True, check=True).stdout
@@ -175,7 +189,8 @@ def md5(content: bytes) -> str:
 # ---- files and folders ---------------------------------------------------------------------
 
 
-def size(path: Path) -> int:
+def total_size(path: Path) -> int:
+    """Bytes of a file, or of all files under a folder."""
     return sum(file.stat().st_size for file in files_under(path))
 
 
@@ -196,5 +211,5 @@ def listing_md5(listing: Iterable[tuple[str, str]]) -> str:
 
 
 def git_commit() -> str | None:
-    """The commit checked out here; under an experiment that is its baseline. None outside git."""
+    """The commit checked out here (in an experiment its baseline); None outside git."""
     return next(iter(git(Path(), "rev-parse", "HEAD")), None)

@@ -1,10 +1,9 @@
-"""From a model version back to the code, params, data and calls that made it, and the other way.
+"""Provenance of model versions: the code, params, data and calls that made each of them.
 
-`record` puts the recipe (see `lineage`) on a version and its run when `register` meets them,
-`record_runs` on the other training runs; `link` adds the commit that holds a recipe once there is
-one. An experiment's commit is made after its last stage has ended, so it is added by whoever comes
-next: `register`, `quip sync`, `quip trace`, `quip versions`. All of it may be done any number of
-times.
+`record_version` tags a version and its run with the model's recipe (see `lineage`) in stage
+`register`; `record_runs` tags the other training runs. `link` adds the commit that holds a recipe.
+DVC makes an experiment's commit after its last stage, so the next of `register`, `quip sync`,
+`quip trace` and `quip versions` links it. Each function may run any number of times.
 """
 
 from __future__ import annotations
@@ -20,16 +19,16 @@ from quip.tracking import backfill, registry
 from quip.tracking.lineage import (
     Recipe,
     changed_files,
-    commits,
     fingerprint,
     git,
-    locked,
-    outs,
-    recipe,
+    lock_commits,
+    lock_stages,
+    output_paths,
+    recipe_of,
 )
-from quip.tracking.mlflow_store import Store, clean
+from quip.tracking.mlflow_store import Store, mask_secrets
 from quip.tracking.registry import HASH_TAG, Version
-from quip.tracking.runs import PLACES
+from quip.tracking.runs import EXPERIMENT_TAGS
 
 RECIPE_TAG = "quip.recipe"
 COMMIT_TAG = "dvc.commit"
@@ -37,50 +36,52 @@ ARTIFACT = "lineage.json"
 REGISTRY = Path("data/registry.json")
 DATA = ("data/prepared", "data/imitation", "data/preferences.jsonl", "data/critique.jsonl")
 ROLES = {"teacher": "teacher", "critique@sft": "critic"}
-"""The stages that ask a large model for what a student learns from, and its role there."""
+"""Stage that asks a large model for training data -> the model's role there."""
 
 
-def record(store: Store, name: str, version: Version, arm: str) -> None:
-    """Tag the version and its run with where they come from, unless a commit is known already:
-    weights that come out the same in a later experiment were made by the first one."""
-    made = recipe(locked(), f"models/{arm}")
+def record_version(store: Store, name: str, version: Version, arm: str) -> None:
+    """Tag the version and its run with its recipe, unless its commit is already known.
+
+    Equal weights of a later experiment keep the recipe of the first experiment that made them.
+    """
+    recipe = recipe_of(lock_stages(), f"models/{arm}")
     known = store.client.get_model_version(name, version.number).tags
-    if known.get(RECIPE_TAG) == fingerprint(made) or COMMIT_TAG in known:
+    if known.get(RECIPE_TAG) == fingerprint(recipe) or COMMIT_TAG in known:
         return
     if RECIPE_TAG in known and version.number in link(store, name):
         return
-    record_run(store, version.run_id, made)
+    record_run(store, version.run_id, recipe)
     run = store.client.get_run(version.run_id).data.tags
-    trained = {key: run[key] for key in PLACES if key in run}
-    registry.set_tags(store, name, version, {**trained, **tags_of(made)})
+    trained = {key: run[key] for key in EXPERIMENT_TAGS if key in run}
+    registry.set_tags(store, name, version, {**trained, **recipe_tags(recipe)})
 
 
 def record_runs(store: Store) -> None:
-    """Likewise for the runs of trainings that are no version: earlier rounds and warm starts."""
-    stages = locked()
-    for file in [path for entry in stages.values() for path in outs(entry)]:
+    """Tag the runs of trainings that are no version: earlier rounds and warm starts."""
+    stages = lock_stages()
+    for file in [path for entry in stages.values() for path in output_paths(entry)]:
         if file.endswith(".json") and read_json(Path(file)).get("run_id"):
             pointer = backfill.read_pointer(Path(file))
             run = backfill.find_run(store, pointer["stage"], pointer)
             if run and RECIPE_TAG not in run.data.tags:
-                record_run(store, run.info.run_id, recipe(stages, file))
+                record_run(store, run.info.run_id, recipe_of(stages, file))
 
 
-def record_run(store: Store, run_id: str, made: Recipe) -> None:
-    """The tags, and the recipe itself with the calls in it as an artifact."""
-    for key, value in tags_of(made).items():
-        store.client.set_tag(run_id, key, clean(value))
-    if made:
-        store.client.log_dict(run_id, {"recipe": made, "calls": calls(made)}, ARTIFACT)
+def record_run(store: Store, run_id: str, recipe: Recipe) -> None:
+    """Tag a run with its recipe's hashes; log the recipe and its calls as an artifact."""
+    for key, value in recipe_tags(recipe).items():
+        store.client.set_tag(run_id, key, mask_secrets(value))
+    if recipe:
+        store.client.log_dict(run_id, {"recipe": recipe, "calls": llm_calls(recipe)}, ARTIFACT)
 
 
-def tags_of(made: Recipe) -> dict[str, str]:
-    return {**hashes(made), **({RECIPE_TAG: fingerprint(made)} if made else {})}
+def recipe_tags(recipe: Recipe) -> dict[str, str]:
+    return {**output_hashes(recipe), **({RECIPE_TAG: fingerprint(recipe)} if recipe else {})}
 
 
-def hashes(made: Recipe) -> dict[str, str]:
-    """`dvc.PATH` -> DVC's hash, for the data and the models of a recipe."""
-    found = [out for entry in made.values() for out in entry.get("outs", [])]
+def output_hashes(recipe: Recipe) -> dict[str, str]:
+    """`dvc.PATH` -> DVC's hash, for the data and models of a recipe."""
+    found = [out for entry in recipe.values() for out in entry.get("outs", [])]
     return {
         f"dvc.{out['path']}": out["md5"]
         for out in found
@@ -88,26 +89,26 @@ def hashes(made: Recipe) -> dict[str, str]:
     }
 
 
-def calls(made: Recipe) -> dict[str, dict[str, Any]]:
-    """Role -> endpoint, model, prompt and what was asked, from the files beside this stage."""
+def llm_calls(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """Role -> endpoint, model, prompts and counts of calls, from data/roles and data/metrics."""
     found = {}
     for name, role in ROLES.items():
-        if name in made:
-            who = read_json(Path(f"data/roles/{role}.json"))
-            prompt = [dep for dep in made[name].get("deps", []) if "/prompts/" in dep["path"]]
+        if name in recipe:
+            endpoint = read_json(Path(f"data/roles/{role}.json"))
+            prompt = [dep for dep in recipe[name].get("deps", []) if "/prompts/" in dep["path"]]
             texts = {Path(dep["path"]).stem: dep.get("md5", "") for dep in prompt}
             counts = read_json(Path(f"data/metrics/{name.partition('@')[0]}.json"))
-            found[role] = {**who, "prompts": texts, "counts": numbers(counts)}
+            found[role] = {**endpoint, "prompts": texts, "counts": numeric_values(counts)}
     return found
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A document of this project; empty when it is not there."""
+    """A JSON object; empty when the file is missing or holds something else."""
     found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return found if isinstance(found, dict) else {}
 
 
-def numbers(counts: Mapping[str, Any]) -> dict[str, float]:
+def numeric_values(counts: Mapping[str, Any]) -> dict[str, float]:
     return {key: value for key, value in counts.items() if isinstance(value, int | float)}
 
 
@@ -115,26 +116,26 @@ def numbers(counts: Mapping[str, Any]) -> dict[str, float]:
 
 
 def link(store: Store, name: str) -> dict[str, str]:
-    """Tag each version and each run with the commit that holds its recipe; version -> commit.
+    """Tag versions and runs with the commit that holds their recipe; returns version -> commit.
 
-    Those that are linked already are left alone, so this costs nothing the second time.
+    Versions and runs that have a commit are skipped, so that a second call is cheap.
     """
-    versions = unlinked((v.tags, v) for v in registry.versions(store, name))
+    versions = group_unlinked((v.tags, v) for v in registry.versions(store, name))
     query = f"tags.\"{RECIPE_TAG}\" LIKE '%'"
     found = store.client.search_runs([store.experiment], query)
-    runs = unlinked((run.data.tags, run.info.run_id) for run in found)
+    runs = group_unlinked((run.data.tags, run.info.run_id) for run in found)
     linked = {}
-    for print_, commit in holders({*versions, *runs}):
-        for run_id in runs.get(print_, []):
+    for digest, commit in recipe_commits({*versions, *runs}):
+        for run_id in runs.get(digest, []):
             store.client.set_tag(run_id, COMMIT_TAG, commit)
-        for version in versions.get(print_, []):
+        for version in versions.get(digest, []):
             store.client.set_model_version_tag(name, version.version, COMMIT_TAG, commit)
             linked[str(version.version)] = commit
     return linked
 
 
-def unlinked(tagged: Iterable[tuple[Mapping[str, str], Any]]) -> dict[str, list[Any]]:
-    """Fingerprint of a recipe -> the versions or runs of it that know no commit yet."""
+def group_unlinked(tagged: Iterable[tuple[Mapping[str, str], Any]]) -> dict[str, list[Any]]:
+    """Fingerprint of a recipe -> its versions or runs without a commit."""
     found: dict[str, list[Any]] = {}
     for tags, item in tagged:
         if RECIPE_TAG in tags and COMMIT_TAG not in tags:
@@ -142,33 +143,38 @@ def unlinked(tagged: Iterable[tuple[Mapping[str, str], Any]]) -> dict[str, list[
     return found
 
 
-def holders(wanted: set[str]) -> Iterator[tuple[str, str]]:
-    """(fingerprint, the oldest commit whose dvc.lock holds that recipe) of those wanted."""
+def recipe_commits(wanted: set[str]) -> Iterator[tuple[str, str]]:
+    """(fingerprint, oldest commit whose dvc.lock holds that recipe) for the `wanted`
+    fingerprints."""
     if not wanted:
         return
-    for commit, stages in commits(paths.root()):
-        for print_ in recipes(stages) & wanted:
-            wanted = wanted - {print_}
-            yield print_, commit
+    for commit, stages in lock_commits(paths.root()):
+        for digest in recipe_fingerprints(stages) & wanted:
+            wanted = wanted - {digest}
+            yield digest, commit
         if not wanted:
             return
 
 
-def recipes(stages: Recipe) -> set[str]:
+def recipe_fingerprints(stages: Recipe) -> set[str]:
     """The fingerprints of the recipes of every model in a dvc.lock."""
-    return {fingerprint(recipe(stages, path)) for path, _ in models(stages)}
+    return {fingerprint(recipe_of(stages, path)) for path, _ in locked_models(stages)}
 
 
-def models(stages: Recipe) -> set[tuple[str, str]]:
+def locked_models(stages: Recipe) -> set[tuple[str, str]]:
     """(path, DVC's hash) of every model in a dvc.lock."""
     entries = [out for entry in stages.values() for out in entry.get("outs", [])]
     return {(o["path"], o.get("md5", "")) for o in entries if o["path"].startswith("models/")}
 
 
-def of_branch(store: Store, name: str, branch: str) -> list[Any]:
-    """The versions whose weights stand in dvc.lock in some commit of a branch (or any revision),
-    newest first; none when git knows no such revision."""
-    held = {model for _, stages in commits(paths.root(), branch) for model in models(stages)}
+def versions_of_branch(store: Store, name: str, branch: str) -> list[Any]:
+    """The versions whose weights some dvc.lock of a branch (or any revision) names, newest first.
+
+    Empty when git knows no such revision.
+    """
+    held = {
+        model for _, stages in lock_commits(paths.root(), branch) for model in locked_models(stages)
+    }
 
     def weights(version: Any) -> tuple[str, str | None]:
         path = f"models/{version.tags.get('arm')}"
@@ -178,32 +184,35 @@ def of_branch(store: Store, name: str, branch: str) -> list[Any]:
 
 
 def sync(store: Store, name: str) -> str:
-    """Link what can be linked; what there is to say about it."""
+    """Link versions to commits; returns a report, a line each."""
     linked = link(store, name)
     lines = [f"version {number} was made by commit {commit}" for number, commit in linked.items()]
     known = {version.tags.get(HASH_TAG) for version in registry.versions(store, name)}
     here = read_json(REGISTRY)
     absent = [arm for arm, entry in here.items() if entry.get("model_sha256") not in known]
     if absent:
-        told = f"{', '.join(absent)}: made elsewhere and no version here yet"
-        lines.append(f"{told}; `dvc repro --force --single-item register` makes one of each.")
+        state = f"{', '.join(absent)}: made elsewhere and no version here yet"
+        lines.append(f"{state}; `dvc repro --force --single-item register` makes one of each.")
     return "\n".join(lines or ["everything that was logged is in MLflow and linked"])
 
 
-def listing(store: Store, name: str, branch: str | None) -> str:
-    """The versions as a table, newest first, and below it the promotions, oldest first."""
+def version_table(store: Store, name: str, branch: str | None) -> str:
+    """A table of the versions, newest first, and the promotions below it, oldest first.
+
+    Raises DataError when there is no version (of `branch`).
+    """
     link(store, name)
-    found = of_branch(store, name, branch) if branch else registry.versions(store, name)
+    found = versions_of_branch(store, name, branch) if branch else registry.versions(store, name)
     if not found:
         where = f"the dvc.lock of '{branch}' made no version of" if branch else "there is no"
         raise DataError(f"{where} {name}. `dvc repro` trains and registers students.")
     lines = [f"{'version':<9}{'arm':<10}{'score':<8}{'experiment':<20}{'commit':<14}aliases"]
-    lines += [line(version, registry.held(store, name, version)) for version in found]
-    told = [registry.told(at, entry) for at, entry in registry.history(store, name)]
-    return "\n".join([*lines, "", "Promotions:", *(f"  {row}" for row in told)])
+    lines += [version_row(version, registry.aliases_of(store, name, version)) for version in found]
+    promotions = [registry.promotion_line(at, entry) for at, entry in registry.history(store, name)]
+    return "\n".join([*lines, "", "Promotions:", *(f"  {row}" for row in promotions)])
 
 
-def line(version: Any, aliases: Sequence[str]) -> str:
+def version_row(version: Any, aliases: Sequence[str]) -> str:
     tags = version.tags
     commit = tags.get(COMMIT_TAG, "")[:12]
     cells = (tags.get("arm", ""), tags.get("score", ""), tags.get("dvc.exp.name", ""), commit)
@@ -218,32 +227,32 @@ Rows = Iterator[tuple[str, str]]
 
 
 def trace(store: Store, name: str, wanted: str) -> str:
-    """The whole trail of one version, a line each: what `quip trace` prints."""
+    """The provenance of one version as lines of text: what `quip trace` prints."""
     link(store, name)
-    version = registry.pick(store, name, wanted)
-    found, tags = document(store, version.run_id), version.tags
+    version = registry.find_version(store, name, wanted)
+    found, tags = read_lineage(store, version.run_id), version.tags
     rows = [
         ("model", f"arm {tags.get('arm')}, weights sha256 {tags.get(HASH_TAG)}"),
-        *worth(tags),
+        *score_rows(tags),
         ("run", run_line(store, version.run_id)),
-        *code(tags, found["recipe"]),
-        *settings(found["recipe"]),
-        *hash_lines(tags),
-        *asked(found["calls"]),
+        *code_rows(tags, found["recipe"]),
+        *params_rows(found["recipe"]),
+        *hash_rows(tags),
+        *call_rows(found["calls"]),
     ]
-    title = registry.title(store, name, version)
+    title = registry.version_title(store, name, version)
     return "\n".join([title, *(f"  {key:<8}{value}" for key, value in rows)])
 
 
-def document(store: Store, run_id: str) -> dict[str, Any]:
-    """The recipe and calls that `record` left with the run; empty where there were none."""
+def read_lineage(store: Store, run_id: str) -> dict[str, Any]:
+    """The recipe and calls that `record_run` logged with a run; empty without them."""
     if ARTIFACT not in [file.path for file in store.client.list_artifacts(run_id)]:
         return {"recipe": {}, "calls": {}}
     file = Path(store.client.download_artifacts(run_id, ARTIFACT))
     return dict(json.loads(file.read_text(encoding="utf-8")))
 
 
-def worth(tags: Mapping[str, str]) -> Rows:
+def score_rows(tags: Mapping[str, str]) -> Rows:
     if "score" in tags:
         yield (
             "score",
@@ -258,8 +267,8 @@ def run_line(store: Store, run_id: str) -> str:
     return f"{run.info.run_name} {run_id}" + (f": {params}" if params else "")
 
 
-def code(tags: Mapping[str, str], made: Recipe) -> Rows:
-    """The experiment, the commit, and whether the commit's files are those that ran."""
+def code_rows(tags: Mapping[str, str], recipe: Recipe) -> Rows:
+    """The experiment, the commit, and whether the files that ran equal the commit's."""
     if "dvc.exp.name" in tags:
         yield "exp", f"{tags['dvc.exp.name']}, from baseline {tags.get('dvc.exp.baseline')}"
     commit = tags.get(COMMIT_TAG)
@@ -270,37 +279,37 @@ def code(tags: Mapping[str, str], made: Recipe) -> Rows:
     subject = "".join(git(paths.root(), "log", "-1", "--format=%s", commit))
     yield "commit", f"{commit} {subject or '(not in this clone: fetch it)'}"
     if subject:
-        yield "code", compared(commit, made)
+        yield "code", compare_code(commit, recipe)
         yield "remake", f"git checkout {commit[:12]} && dvc repro"
 
 
-def compared(commit: str, made: Recipe) -> str:
-    """Whether the source files that dvc.lock names stand in the commit as they ran."""
-    deps = [dep for entry in made.values() for dep in entry.get("deps", [])]
+def compare_code(commit: str, recipe: Recipe) -> str:
+    """Whether the source files that dvc.lock names equal those of the commit."""
+    deps = [dep for entry in recipe.values() for dep in entry.get("deps", [])]
     ran = {dep["path"]: dep for dep in deps if dep["path"].startswith("src/") and "md5" in dep}
     changed = changed_files(paths.root(), commit, list(ran.values()))
     if changed:
-        return f"{len(changed)} of {len(ran)} files ran other than committed: {', '.join(changed)}"
-    return f"the commit's {len(ran)} files are those that ran"
+        return f"{len(changed)} of {len(ran)} files differ from the commit: {', '.join(changed)}"
+    return f"the {len(ran)} files that ran equal the commit's"
 
 
-def settings(made: Recipe) -> Rows:
-    """The params of every stage of the recipe, a line a section."""
-    files = [values for entry in made.values() for values in entry.get("params", {}).values()]
+def params_rows(recipe: Recipe) -> Rows:
+    """The params of all stages of a recipe, a row a section."""
+    files = [values for entry in recipe.values() for values in entry.get("params", {}).values()]
     sections = {key: value for values in files for key, value in values.items()}
     for key, value in sorted(sections.items()):
         yield "params", f"{key}: {json.dumps(value)}"
 
 
-def hash_lines(tags: Mapping[str, str]) -> Rows:
+def hash_rows(tags: Mapping[str, str]) -> Rows:
     for key, value in sorted(tags.items()):
         if key.startswith(("dvc.data/", "dvc.models/")):
             yield "hash", f"{value} {key.removeprefix('dvc.')}"
 
 
-def asked(found: Mapping[str, Mapping[str, Any]]) -> Rows:
+def call_rows(found: Mapping[str, Mapping[str, Any]]) -> Rows:
     for role, call in found.items():
         prompts = ", ".join(f"{name} (md5 {md5})" for name, md5 in call["prompts"].items())
         counts = ", ".join(f"{key} {value:,}" for key, value in call["counts"].items())
-        who = f"{role} {call.get('model')} at endpoint {call.get('endpoint')}"
-        yield "calls", f"{who}, prompt {prompts or 'unknown'}: {counts}"
+        model = f"{role} {call.get('model')} at endpoint {call.get('endpoint')}"
+        yield "calls", f"{model}, prompt {prompts or 'unknown'}: {counts}"

@@ -1,8 +1,9 @@
-"""MLflow as a mirror of what the training stages do; DVC decides, MLflow shows.
+"""MLflow runs of the training stages: live curves, params and inputs, sent through the outbox.
 
-The only importer of `mlflow`, and it imports it late: `import quip.tracking.runs` costs nothing.
-The store and the artifacts lie under the main checkout, also when a stage runs in the temporary
-folder of an experiment, which is deleted with everything in it.
+DVC decides what runs; MLflow only shows it, so no failure of MLflow stops a training. `mlflow` is
+imported on first use: `import quip.tracking.runs` is cheap. The store and the artifacts lie under
+the main checkout, also when a stage runs in the temporary folder of an experiment, which DVC
+deletes afterwards.
 """
 
 from __future__ import annotations
@@ -24,36 +25,36 @@ from quip.tracking.lineage import data_hash, git_commit
 from quip.tracking.mlflow_store import (
     Store,
     TrackingError,
-    clean,
     connect,
-    failures,
-    hurried,
-    library,
+    failure_message,
+    mask_secrets,
+    mlflow_module,
     now_ms,
-    unreachable,
+    short_timeouts,
+    store_errors,
 )
 from quip.tracking.outbox import Entry, Journal
 
 FLUSH_SECONDS = 3.0
 RETRY_SECONDS = 60.0
-"""How long a live run leaves a store alone that failed; twice as long each further time."""
+"""Seconds until a live run tries a failed store again; they double with each failure."""
 
 
-BATCH = 500
-REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE")
-"""MLflow's codes for what it will not take at any other time either."""
+BATCH_SIZE = 500
+REFUSAL_CODES = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE")
+"""MLflow's error codes for entries that it refuses for good."""
 
 
-PLACES = ("dvc.exp.name", "dvc.exp.baseline", "git.commit")
+EXPERIMENT_TAGS = ("dvc.exp.name", "dvc.exp.baseline", "git.commit")
 KEY_TAG = "quip.key"
-"""The tag by which a run is found that was made by a journal (`outbox.Journal.key`)."""
+"""The tag that holds the key of a run's journal (`outbox.Journal.key`)."""
 
 Scalar = str | int | float | bool | None
 
 
 @dataclass(frozen=True)
 class Point:
-    """One measured value. `at` is in milliseconds since 1970; `model` the logged model, if any."""
+    """One metric value. `at` is in milliseconds since 1970; `model` is the logged model, if any."""
 
     key: str
     value: float
@@ -67,36 +68,36 @@ class Point:
 
 @dataclass
 class Run:
-    """A training stage's own run. `id` is MLflow's; until MLflow has answered, the journal's key.
+    """The live run of a training stage. `id` is MLflow's; before MLflow answers, the journal's key.
 
-    Nothing here raises on account of MLflow. Everything goes into the journal first and is sent
-    from there, and the first failure is said in one line.
+    No failure of MLflow raises. Each entry goes into the journal and is sent from there; the first
+    failure is printed in one line.
     """
 
     id: str = ""
     journal: Journal | None = None
     store: Store | None = None
     sent: int = 0
-    """Bytes of the journal that have arrived."""
+    """Bytes of the journal that MLflow has received."""
     next_flush: float = 0.0
     wait: float = RETRY_SECONDS
     warned: bool = False
 
     def begin(self, stage: str, params: Mapping[str, Scalar]) -> None:
-        journal = outbox.begin()
-        values = {key: clean(str(value)) for key, value in params.items()}
+        journal = outbox.create_journal()
+        values = {key: mask_secrets(str(value)) for key, value in params.items()}
         tags = {**stage_tags(stage), KEY_TAG: journal.key}
         journal.write("run", stage=stage, params=values, tags=tags, at=now_ms())
         self.journal, self.id = journal, journal.key
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Add one point per metric to the live curves; sent every few seconds."""
+        """Add one point per metric to the live curves; points are sent every FLUSH_SECONDS."""
         points = [[key, float(value), step, now_ms()] for key, value in metrics.items()]
-        self.note("points", points=points)
+        self.write("points", points=points)
         if time.time() >= self.next_flush:
             self.flush()
 
-    def note(self, kind: str, **what: Any) -> None:
+    def write(self, kind: str, **what: Any) -> None:
         journal = self.journal
         if journal:
             self.attempt(lambda: journal.write(kind, **what))
@@ -110,27 +111,27 @@ class Run:
     def send(self) -> None:
         if self.journal is None:
             return
-        with hurried():
+        with short_timeouts():
             if self.store is None:
-                self.store = opened()
+                self.store = open_store()
             entries, end = self.journal.read(self.sent)
             self.id = deliver(self.store, entries, self.id)
             self.sent = end
 
     def end(self, status: str) -> None:
-        self.note("end", status=status, at=now_ms())
+        self.write("end", status=status, at=now_ms())
         arrived = self.attempt(self.send)
         if self.journal:
             self.journal.remove() if arrived else self.journal.close()
 
     def attempt(self, action: Callable[[], object]) -> bool:
-        """Whether `action` could be done."""
+        """Run `action` and return whether it succeeded."""
         try:
             with clock.within("mlflow"):
                 action()
-        except Exception as error:  # a mirror that breaks must never break what it mirrors
+        except Exception as error:  # MLflow is a mirror: its failure must not stop a training
             if not self.warned:
-                print(unreachable(error, "Training goes on"), file=sys.stderr)
+                print(failure_message(error, "Training goes on"), file=sys.stderr)
             self.warned = True
             return False
         return True
@@ -138,14 +139,14 @@ class Run:
 
 @contextmanager
 def run(stage: str, params: Mapping[str, Scalar], data: Mapping[str, Path]) -> Iterator[Run]:
-    """Open the run of one training stage, readable by its name (`sft`, `align@dpo`).
+    """Open the run of one training stage, named as the stage (`sft`, `align@dpo`).
 
-    `data` maps a role ("train", "base") to the file or folder that plays it; its DVC hash is
-    logged as the run's input. An exception inside marks the run FAILED (KILLED on ctrl-C).
+    `data` maps a role ("train", "base") to a file or folder, whose DVC hash is logged as an input
+    of the run. An exception inside marks the run FAILED (KILLED on ctrl-C) and is raised on.
     """
     live = Run()
     live.attempt(lambda: live.begin(stage, params))
-    live.attempt(lambda: live.note("inputs", inputs=inputs(data)))
+    live.attempt(lambda: live.write("inputs", inputs=inputs(data)))
     live.flush()
     try:
         with clock.within("training"):
@@ -157,32 +158,32 @@ def run(stage: str, params: Mapping[str, Scalar], data: Mapping[str, Path]) -> I
 
 
 def inputs(data: Mapping[str, Path]) -> list[tuple[str, str, str]]:
-    """(path, DVC's hash, role) of each file or folder."""
+    """(path, DVC's hash, role) of each file or folder of `data`."""
     return [(path.as_posix(), data_hash(path), role) for role, path in data.items()]
 
 
 # ---- from the journal to the store ---------------------------------------------------------
 
 
-def opened() -> Store:
-    """The store, to which everything that was kept has been sent."""
+def open_store() -> Store:
+    """Connect to the store and send it the journals that earlier runs left."""
     store = connect()
-    send_kept(store)
+    send_outbox(store)
     return store
 
 
-def send_kept(store: Store) -> None:
-    """Send what runs that have ended left in their journals, oldest first."""
+def send_outbox(store: Store) -> None:
+    """Send the journals of runs that have ended, oldest first; set aside those MLflow refuses."""
     sent = 0
-    for journal in outbox.left():
+    for journal in outbox.ended_journals():
         try:
-            entries = finished(journal)
+            entries = ended_entries(journal)
             deliver(store, entries, "")
-        except (library().exceptions.MlflowException, ValueError, KeyError) as error:
-            if getattr(error, "error_code", REFUSALS[0]) not in REFUSALS:
+        except (mlflow_module().exceptions.MlflowException, ValueError, KeyError) as error:
+            if getattr(error, "error_code", REFUSAL_CODES[0]) not in REFUSAL_CODES:
                 raise
-            reason = clean(str(error).splitlines()[0][:160])
-            print(f"MLflow does not take {journal.refuse()} ({reason}).", file=sys.stderr)
+            reason = mask_secrets(str(error).splitlines()[0][:160])
+            print(f"MLflow does not take {journal.set_aside()} ({reason}).", file=sys.stderr)
         else:
             journal.remove()
             sent += bool(entries)
@@ -190,31 +191,31 @@ def send_kept(store: Store) -> None:
         print(f"MLflow: sent what was kept of {sent} run{'s' * (sent > 1)}.", file=sys.stderr)
 
 
-def finished(journal: Journal) -> list[Entry]:
-    """All entries of a journal that nobody holds any more; kill -9 left it without an end."""
+def ended_entries(journal: Journal) -> list[Entry]:
+    """All entries of a journal whose owner has ended; adds the end that kill -9 left out."""
     entries, _ = journal.read(0)
     if entries and entries[-1]["kind"] != "end":
-        entries.append({"kind": "end", "status": "KILLED", "at": journal.changed()})
+        entries.append({"kind": "end", "status": "KILLED", "at": journal.modified_ms()})
     return entries
 
 
 def deliver(store: Store, entries: Sequence[Entry], run_id: str) -> str:
-    """Tell the store of these entries; the id of the run, which an entry `run` finds or makes.
+    """Send entries to the store; returns the id of the run, which an entry `run` finds or creates.
 
-    All of it may be told again when it is not known what has arrived: a run is found by its key,
-    and the store takes an equal point, input or end only once.
+    Entries may be sent twice when it is unknown whether they arrived: a run is found by its key,
+    and the store keeps an equal point, input or end only once.
     """
     for kind, group in groupby(entries, lambda entry: entry["kind"]):
-        for entry in [merged(list(group))] if kind == "points" else group:
-            run_id = TELL[kind](store, run_id, entry)
+        for entry in [merge_points(list(group))] if kind == "points" else group:
+            run_id = SENDERS[kind](store, run_id, entry)
     return run_id
 
 
-def merged(entries: Sequence[Entry]) -> Entry:
+def merge_points(entries: Sequence[Entry]) -> Entry:
     return {"points": [point for entry in entries for point in entry["points"]]}
 
 
-def tell_run(store: Store, run_id: str, entry: Entry) -> str:
+def send_run(store: Store, run_id: str, entry: Entry) -> str:
     query = f"tags.\"{KEY_TAG}\" = '{entry['tags'][KEY_TAG]}'"
     found = store.client.search_runs([store.experiment], query, max_results=1)
     if found:
@@ -222,8 +223,8 @@ def tell_run(store: Store, run_id: str, entry: Entry) -> str:
     return create_run(store, entry["stage"], entry["params"], entry["tags"], entry["at"])
 
 
-def tell_inputs(store: Store, run_id: str, entry: Entry) -> str:
-    """Each file or folder as a dataset whose digest is its DVC hash."""
+def send_inputs(store: Store, run_id: str, entry: Entry) -> str:
+    """Log each file or folder as a dataset whose digest is its DVC hash."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     rows = [
@@ -237,21 +238,21 @@ def tell_inputs(store: Store, run_id: str, entry: Entry) -> str:
     return run_id
 
 
-def tell_points(store: Store, run_id: str, entry: Entry) -> str:
+def send_points(store: Store, run_id: str, entry: Entry) -> str:
     log_points(store, run_id, [Point(*point) for point in entry["points"]])
     return run_id
 
 
-def tell_end(store: Store, run_id: str, entry: Entry) -> str:
+def send_end(store: Store, run_id: str, entry: Entry) -> str:
     store.client.set_terminated(run_id, entry["status"], entry["at"])
     return run_id
 
 
-TELL: dict[str, Callable[[Store, str, Entry], str]] = {
-    "run": tell_run,
-    "inputs": tell_inputs,
-    "points": tell_points,
-    "end": tell_end,
+SENDERS: dict[str, Callable[[Store, str, Entry], str]] = {
+    "run": send_run,
+    "inputs": send_inputs,
+    "points": send_points,
+    "end": send_end,
 }
 
 
@@ -265,27 +266,33 @@ def create_run(
     from mlflow.entities import Param
 
     made = store.client.create_run(store.experiment, started, tags, run_name=stage)
-    entries = [Param(key, clean(str(value))) for key, value in params.items()]
+    entries = [Param(key, mask_secrets(str(value))) for key, value in params.items()]
     store.client.log_batch(made.info.run_id, params=entries)
     return str(made.info.run_id)
 
 
 def stage_tags(stage: str) -> dict[str, str]:
-    """What the run is and where it stands in DVC and git."""
-    here = place()
+    """Tags of a run: its stage, its DVC experiment and its git commit."""
+    here = experiment_tags()
     commit = {"mlflow.source.git.commit": here["git.commit"]} if "git.commit" in here else {}
     source = {"mlflow.source.name": f"dvc repro {stage}", "mlflow.source.type": "LOCAL"}
     return {"quip.stage": stage, **here, **commit, **source}
 
 
-def place() -> dict[str, str]:
-    """The experiment, its baseline and the commit checked out, which under an experiment is the
-    baseline too: its own does not exist yet (`trail.link` adds it)."""
+def experiment_tags() -> dict[str, str]:
+    """The DVC experiment, its baseline and the commit checked out.
+
+    In an experiment that commit is the baseline too: the experiment's own does not exist yet
+    (`provenance.link` adds it).
+    """
     found = (os.environ.get("DVC_EXP_NAME"), os.environ.get("DVC_EXP_BASELINE_REV"), git_commit())
-    return {key: clean(value) for key, value in zip(PLACES, found, strict=True) if value}
+    return {
+        key: mask_secrets(value) for key, value in zip(EXPERIMENT_TAGS, found, strict=True) if value
+    }
 
 
-def alive(pid: int) -> bool:
+def process_exists(pid: int) -> bool:
+    """Whether a process of this id runs on this machine, whoever owns it."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -299,18 +306,18 @@ def log_points(store: Store, run_id: str, points: Sequence[Point]) -> None:
     from mlflow.entities import Metric
 
     metrics = [Metric(p.key, p.value, p.at, p.step, model_id=p.model) for p in points]
-    for first in range(0, len(metrics), BATCH):
-        store.client.log_batch(run_id, metrics=metrics[first : first + BATCH])
+    for first in range(0, len(metrics), BATCH_SIZE):
+        store.client.log_batch(run_id, metrics=metrics[first : first + BATCH_SIZE])
 
 
-# ---- runs from files alone -----------------------------------------------------------------
+# ---- runs rebuilt from files -----------------------------------------------------------------
 
 
 @contextmanager
-def required() -> Iterator[Store]:
-    """An open store for work that is pointless without one. Raises TrackingError in one line."""
+def require_store() -> Iterator[Store]:
+    """An open store for work that needs one. Raises TrackingError, one line, when it fails."""
     try:
         with clock.within("mlflow"):
-            yield opened()
-    except failures() as error:
-        raise TrackingError(unreachable(error, "Nothing is lost")) from error
+            yield open_store()
+    except store_errors() as error:
+        raise TrackingError(failure_message(error, "Nothing is lost")) from error

@@ -1,4 +1,4 @@
-"""tracking: the live run, the store under the main checkout, and runs made from files alone."""
+"""tracking: the live run, the store under the main checkout, and runs rebuilt from files."""
 
 from __future__ import annotations
 
@@ -146,8 +146,8 @@ def test_training_goes_on_without_a_store(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with runs_module.run("sft", {"epochs": 1}, {}) as run:
         run.log(1, {"loss": 1.0})
-    said = capsys.readouterr().err.splitlines()
-    assert len([line for line in said if line.startswith("MLflow could not be used")]) == 1
+    errors = capsys.readouterr().err.splitlines()
+    assert len([line for line in errors if line.startswith("MLflow could not be used")]) == 1
     assert kept() == [run.id]
 
 
@@ -167,25 +167,25 @@ def kept() -> list[str]:
 
 
 @contextmanager
-def no_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def unreachable_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with monkeypatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
         yield
 
 
-def test_what_was_kept_is_sent_by_the_next_who_opens_the_store(
+def test_kept_journals_are_sent_when_the_store_is_opened(
     checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DVC_EXP_NAME", "bumpy-cat")
     Path("pairs.jsonl").write_text("hello\n")
-    with no_server(monkeypatch):
+    with unreachable_server(monkeypatch):
         with runs_module.run("sft", {"epochs": 1}, {"train": Path("pairs.jsonl")}) as run:
             run.log(1, {"loss": 2.0, "eval_loss": math.nan})
         with runs_module.run("align@dpo", {"beta": 0.1}, {}):
             pass
     monkeypatch.delenv("DVC_EXP_NAME")
     write_pointer(run_id=run.id)
-    with runs_module.required() as store:
+    with runs_module.require_store() as store:
         second, first = store.client.search_runs([store.experiment])
     assert "MLflow: sent what was kept of 2 runs." in capsys.readouterr().err
     assert kept() == []
@@ -207,7 +207,7 @@ def test_a_journal_that_is_sent_twice_leaves_one_run_and_each_point_once(checkou
         copy = run.journal.path.read_bytes() if run.journal else b""
     (outbox.folder() / f"1-{stored(run.id).data.tags[runs_module.KEY_TAG]}.jsonl").write_bytes(copy)
     ended = stored(run.id).info.end_time
-    with runs_module.required() as store:
+    with runs_module.require_store() as store:
         (found,) = store.client.search_runs([store.experiment])
     assert found.info.run_id == run.id
     assert history(run.id, "loss") == [(1, 2.0)]
@@ -216,7 +216,7 @@ def test_a_journal_that_is_sent_twice_leaves_one_run_and_each_point_once(checkou
 
 
 def test_the_journal_of_a_living_run_is_left_to_it(checkout: Path) -> None:
-    with runs_module.run("sft", {}, {}) as run, runs_module.required():
+    with runs_module.run("sft", {}, {}) as run, runs_module.require_store():
         assert len(kept()) == 1
         assert stored(run.id).info.status == "RUNNING"
     assert kept() == []
@@ -225,13 +225,13 @@ def test_the_journal_of_a_living_run_is_left_to_it(checkout: Path) -> None:
 def test_what_mlflow_refuses_is_put_aside_and_the_rest_is_sent(
     checkout: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with no_server(monkeypatch):
+    with unreachable_server(monkeypatch):
         with runs_module.run("sft", {"no//name": 1}, {}):
             pass
         with runs_module.run("align@dpo", {}, {}):
             pass
     (outbox.folder() / "1-abc.jsonl").write_text('{"kind": "new"}\n')
-    with runs_module.required() as store:
+    with runs_module.require_store() as store:
         names = [run.info.run_name for run in store.client.search_runs([store.experiment])]
     assert names[0] == "align@dpo"
     assert kept() == []
@@ -259,7 +259,9 @@ def test_a_server_that_hangs_holds_up_training_for_seconds(
     checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It takes connections and never answers; each try ends by its own time-out, shortened here."""
-    monkeypatch.setattr(mlflow_store, "HURRIED", {**mlflow_store.HURRIED, **dict([SHORT])})
+    monkeypatch.setattr(
+        mlflow_store, "SHORT_TIMEOUTS", {**mlflow_store.SHORT_TIMEOUTS, **dict([SHORT])}
+    )
     with socket.create_server(("127.0.0.1", 0)) as listener:
         host, port = listener.getsockname()
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{host}:{port}")
@@ -271,7 +273,7 @@ def test_a_server_that_hangs_holds_up_training_for_seconds(
     assert kept() == [run.id]
     assert (
         os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"]
-        == mlflow_store.QUIET["MLFLOW_HTTP_REQUEST_TIMEOUT"]
+        == mlflow_store.DEFAULT_ENVIRONMENT["MLFLOW_HTTP_REQUEST_TIMEOUT"]
     )
 
 
@@ -360,11 +362,11 @@ def test_a_moved_checkout_starts_a_new_experiment_with_artifacts_of_its_own(
 def test_the_global_address_of_mlflow_is_left_as_it_was(
     checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with mlflow_store.current(mlflow_store.connect()) as mlflow:
+    with mlflow_store.use_store(mlflow_store.connect()) as mlflow:
         assert mlflow.get_tracking_uri() == mlflow_store.default_uri()
     assert "MLFLOW_TRACKING_URI" not in os.environ
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///other.db")
-    with mlflow_store.current(mlflow_store.Store(None, "1", "sqlite:///x.db")):
+    with mlflow_store.use_store(mlflow_store.Store(None, "1", "sqlite:///x.db")):
         pass
     assert os.environ["MLFLOW_TRACKING_URI"] == "sqlite:///other.db"
 
@@ -385,7 +387,7 @@ def test_no_secret_of_the_environment_reaches_the_store(
         assert secret.encode() not in dump
 
 
-# ---- runs from files alone
+# ---- runs rebuilt from files
 
 
 def test_backfill_makes_a_run_from_files_and_finds_it_again(checkout: Path) -> None:
