@@ -250,6 +250,21 @@ def test_a_version_whose_files_are_gone_is_made_again(project: Path) -> None:
     assert run_stage()["dpo"]["version"] == 4
 
 
+def test_a_version_with_older_serving_code_is_logged_anew_and_gives_up_its_aliases(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copy of the serving code in a version imports modules by name. When they were renamed,
+    older versions no longer loaded, and `register` kept them by the hash of their weights."""
+    run_stage()
+    old = held("champion")
+    other = project / "pyfunc_model.py"
+    other.write_text(registry.MODEL_CODE.read_text(encoding="utf-8") + "# changed\n")
+    monkeypatch.setattr(registry, "MODEL_CODE", other)
+    run_stage()
+    assert held("champion") != old
+    assert run_stage() == run_stage()
+
+
 def test_everything_lies_under_the_main_checkout(
     project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

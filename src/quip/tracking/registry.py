@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from quip.runtime.errors import DataError
+from quip.tracking.lineage import hash_file
 from quip.tracking.mlflow_store import Store, mask_secrets, now_ms, use_store
 
 PREFIX = "promotion."
@@ -58,6 +59,9 @@ def promotion_line(at: int, entry: Mapping[str, Any]) -> str:
 MODEL_CODE = Path(__file__).parents[1] / "serving" / "pyfunc_model.py"
 REQUIREMENTS = ("mlflow", "torch", "transformers", "safetensors")
 HASH_TAG = "quip.model_sha256"
+CODE_TAG = "quip.serving_code"
+"""md5 of the serving code that a version carries a copy of: a copy from before the code's modules
+were renamed does not load."""
 SERVING_OPTIONS: dict[str, int | float] = {
     "num_return_sequences": 1,
     "temperature": 0.0,
@@ -91,7 +95,8 @@ class Version:
 def register(
     store: Store, name: str, student: TrainedStudent, options: Mapping[str, int | float]
 ) -> Version:
-    """The version of `name` with these weights; logs the model in its training run if it is new.
+    """The version of `name` with these weights and today's serving code; logs the model in its
+    training run if there is none. A version that replaces one with older code takes its aliases.
 
     `options` are the serving defaults. MLflow copies the folder into its artifact store (540 MB
     for a 135M student in float32; MLflow cannot link), so that a version outlives DVC's workspace.
@@ -108,22 +113,38 @@ def register(
             name,
             f"models:/{model}",
             student.run_id,
-            {"arm": student.arm, HASH_TAG: student.sha256},
+            {"arm": student.arm, HASH_TAG: student.sha256, CODE_TAG: serving_code()},
             model_id=model,
         )
-    return Version(str(made.version), student.run_id, model)
+    version = Version(str(made.version), student.run_id, model)
+    take_aliases(store, name, student, version)
+    return version
+
+
+def take_aliases(store: Store, name: str, student: TrainedStudent, version: Version) -> None:
+    """Point to `version` every alias of an older version with the same arm and weights."""
+    older = [v for v in versions(store, name) if is_of(v, student) and v.version != version.number]
+    held = [alias for old in older for alias in aliases_of(store, name, old)]
+    set_aliases(store, name, dict.fromkeys(held, version))
+
+
+def is_of(version: Any, student: TrainedStudent) -> bool:
+    """Whether one of MLflow's versions is of this arm and these weights."""
+    tags = version.tags
+    return (tags.get("arm"), tags.get(HASH_TAG)) == (student.arm, student.sha256)
+
+
+def serving_code() -> str:
+    return hash_file(MODEL_CODE, "md5")
 
 
 def find_registered(store: Store, name: str, student: TrainedStudent) -> Version | None:
-    """The newest version of this arm and these weights whose files still exist.
+    """The newest version of this arm, these weights and today's serving code whose files exist.
 
     Artifact addresses are absolute: after a move of the checkout the files are not found.
     """
     for version in versions(store, name):
-        same = (version.tags.get("arm"), version.tags.get(HASH_TAG)) == (
-            student.arm,
-            student.sha256,
-        )
+        same = is_of(version, student) and version.tags.get(CODE_TAG) == serving_code()
         if same and files_exist(store.client.get_model_version_download_uri(name, version.version)):
             return Version(str(version.version), version.run_id, version.source.rpartition("/")[2])
     return None
