@@ -29,7 +29,7 @@ from flops import operations
 from quip.core.records import Preference, TrainingPair
 from quip.models import student
 from quip.models.hardware import use_bf16
-from quip.training.dpo import pairs_of
+from quip.training.dpo import trl_rows
 from quip.training.sft import prompt_completion
 from quip.training.trainer import DRIFT
 
@@ -157,15 +157,15 @@ def peak(dtype: torch.dtype, size: int = 2048) -> float:
 def dpo(folder: str, rounds: int, plain: bool, bf16: bool = False) -> Any:
     from trl import DPOConfig, DPOTrainer
 
-    from quip.training.trl_trainers import Dpo
+    from quip.training.trl_trainers import PackedDpoTrainer
 
     one = student.load(BASE)
     torch.set_num_threads(1)
-    return (DPOTrainer if plain else Dpo)(
+    return (DPOTrainer if plain else PackedDpoTrainer)(
         model=one.model,
         ref_model=student.load(BASE).model if plain else None,
         args=DPOConfig(**shared(folder, DPO_BATCH, bf16), precompute_ref_log_probs=not plain),
-        train_dataset=Dataset.from_list(pairs_of(gold((rounds + 1) * DPO_BATCH))),
+        train_dataset=Dataset.from_list(trl_rows(gold((rounds + 1) * DPO_BATCH))),
         processing_class=one.tokenizer,
     )
 
@@ -173,7 +173,7 @@ def dpo(folder: str, rounds: int, plain: bool, bf16: bool = False) -> Any:
 def sft(folder: str, rounds: int, plain: bool, bf16: bool = False) -> Any:
     from trl import SFTConfig, SFTTrainer
 
-    from quip.training.trl_trainers import Sft
+    from quip.training.trl_trainers import PackedSftTrainer
 
     one = student.load(BASE)
     torch.set_num_threads(1)
@@ -181,7 +181,7 @@ def sft(folder: str, rounds: int, plain: bool, bf16: bool = False) -> Any:
         TrainingPair(input=p.input, literal=p.literal, paraphrase=p.chosen)
         for p in gold((rounds + 1) * SFT_BATCH)
     ]
-    return (SFTTrainer if plain else Sft)(
+    return (SFTTrainer if plain else PackedSftTrainer)(
         model=one.model,
         args=SFTConfig(**shared(folder, SFT_BATCH, bf16), completion_only_loss=True),
         train_dataset=Dataset.from_list(prompt_completion(rows)),

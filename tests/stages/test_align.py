@@ -57,18 +57,22 @@ def pair(number: int, literal: int = 1) -> TrainingPair:
         (
             dpo_module.check_weights,
             {"loss_weights": [1.0, 0.2]},
-            "dpo.loss_weights.*one weight a term",
+            "dpo.loss_weights.*one weight for each term",
         ),
-        (dpo_module.check_own, {"loss_type": ["ipo"]}, "'ipo' is for causal.*sigmoid, robust, sft"),
-        (dpo_module.check_own, {"ld_alpha": 0.5}, "dpo.ld_alpha.*null"),
         (
-            dpo_module.check_own,
+            dpo_module.check_loop_terms,
+            {"loss_type": ["ipo"]},
+            "'ipo' is for causal.*sigmoid, robust, sft",
+        ),
+        (dpo_module.check_loop_terms, {"ld_alpha": 0.5}, "dpo.ld_alpha.*null"),
+        (
+            dpo_module.check_loop_terms,
             {"loss_type": ["robust"], "label_smoothing": "confidence"},
-            "dpo.label_smoothing.*'robust' takes one number.*'sigmoid'",
+            "dpo.label_smoothing.*'robust' needs one number.*'sigmoid'",
         ),
     ],
 )
-def test_a_setting_that_would_be_left_out_is_refused(
+def test_a_setting_that_a_trainer_would_ignore_is_refused(
     check: Callable[[dpo_module.Dpo], dpo_module.Dpo], changes: dict[str, Any], message: str
 ) -> None:
     assert check(dpo()) == dpo()
@@ -89,11 +93,11 @@ def test_a_setting_that_would_be_left_out_is_refused(
         (["robust"], "confidence", True),
     ],
 )
-def test_trl_is_asked_for_no_smoothing_that_it_would_leave_out(
+def test_trl_gets_no_smoothing_that_it_would_ignore(
     terms: list[str], smoothing: Any, own: bool
 ) -> None:
     found = dpo(loss_type=terms, loss_weights=[1.0] * len(terms), label_smoothing=smoothing)
-    assert dpo_module.smoothed(found) is own
+    assert dpo_module.needs_own_loop(found) is own
 
 
 @pytest.mark.parametrize("smoothing", [0.5, -0.1, "confident", None])
@@ -115,7 +119,7 @@ def test_an_arm_that_does_not_exist_is_refused(project: Project) -> None:
         align.main(arguments(arm="ppo", wanted=wanted(True, "ppo")))
 
 
-def test_an_unwanted_arm_reads_nothing_and_says_how_to_want_it(project: Project) -> None:
+def test_a_skipped_arm_reads_nothing_and_says_how_to_train_it(project: Project) -> None:
     project()
     align.main(arguments(wanted=wanted(False, "brio_dpo")))
     assert "'brio_dpo'" in Path("models/a/NOT_TRAINED").read_text()
@@ -145,7 +149,7 @@ def test_brio_imitates_the_teacher_s_first_text_where_there_is_one(project: Proj
     ]
     write_rows("rankings.jsonl", rankings)
     files = Namespace(pairs="pairs.jsonl", feedback="rankings.jsonl")
-    _, data, rows, settings = brio.by_brio(files, None)
+    _, data, rows, settings = brio.brio_recipe(files, None)
     assert [row.target for row in rows] == [pair(1).paraphrase, None]
     assert [row.ranking for row in rows] == rankings
     assert data == {"rankings": "rankings.jsonl", "pairs": "pairs.jsonl"}
@@ -166,7 +170,7 @@ def test_the_reference_is_the_warm_start_or_the_round_before(
     files = Namespace(
         start="models/rounds/dpo-1", reference="models/sft", feedback="preferences.jsonl"
     )
-    assert dpo_module.by_dpo(files, None)[3]["reference"] == expected
+    assert dpo_module.dpo_recipe(files, None)[3]["reference"] == expected
 
 
 def test_no_two_trainings_share_a_name() -> None:

@@ -26,7 +26,7 @@ def preferences() -> list[Preference]:
     ]
 
 
-def taught() -> list[brio_module.Taught]:
+def rankings() -> list[brio_module.RankingWithTarget]:
     rows = []
     for i, pair in enumerate(preferences()):
         texts = [pair.chosen, pair.rejected, pair.literal][: 2 + i % 2]
@@ -34,7 +34,7 @@ def taught() -> list[brio_module.Taught]:
         ranking = Ranking(
             input=pair.input, literal=pair.literal, texts=texts, scores=[0.9, 0.4, 0.2], ranks=ranks
         )
-        rows.append(brio_module.Taught(ranking, pair.chosen if i % 2 else None))
+        rows.append(brio_module.RankingWithTarget(ranking, pair.chosen if i % 2 else None))
     return rows
 
 
@@ -66,12 +66,12 @@ def imitation(one: Student, settings: Training) -> Any:
     pairs = [
         TrainingPair(input=p.input, literal=p.literal, paraphrase=p.chosen) for p in preferences()
     ]
-    return sft.loop(pairs[:2]), pairs
+    return sft.make_loop_fit(pairs[:2]), pairs
 
 
 def dpo(one: Student, settings: Training) -> Any:
     weights = {"sigmoid": 1.0, "sft": 0.1}
-    fit = loop.by_loop(
+    fit = loop.loop_fit(
         lambda student, rows, params: dpo_module.dpo_objective(
             student, rows, params, 0.1, 0.0, weights
         )
@@ -80,10 +80,10 @@ def dpo(one: Student, settings: Training) -> Any:
 
 
 def brio(one: Student, settings: Training) -> Any:
-    fit = loop.by_loop(
+    fit = loop.loop_fit(
         lambda student, rows, params: brio_module.brio_objective(student, rows, params, 1.0, 0.0)
     )
-    return fit, taught()
+    return fit, rankings()
 
 
 OBJECTIVES: dict[str, Callable[[Student, Training], Any]] = {
@@ -93,7 +93,7 @@ OBJECTIVES: dict[str, Callable[[Student, Training], Any]] = {
 }
 
 
-def trained(folder: Path, objective: str, scratch: Path, **changes: Any) -> tuple[Any, Any]:
+def train(folder: Path, objective: str, scratch: Path, **changes: Any) -> tuple[Any, Any]:
     """The trained model and its curve."""
     settings = params(**changes)
     one = student.load(folder)

@@ -94,7 +94,7 @@ def scores(data: Data, size: int, seed: int, params: RewardParams) -> list[float
     drawn = Random(seed).sample(data.learn, len(data.learn))[:size]
     recipe = params.model_copy(update={"seed": seed})
     model = reward.train(drawn, recipe, f"{size} votes, seed {seed}")
-    return reward.verdicts(model, data.measure)
+    return reward.pair_accuracies(model, data.measure)
 
 
 HEADER = (

@@ -110,7 +110,7 @@ def drifts(
                     [row.text for row in read_rows(folder / key / "candidates.jsonl", Candidate)],
                     first,
                 )
-                for key in rounds.earlier(table, arm)
+                for key in rounds.earlier_students(table, arm)
             ],
         )
         for arm in responses

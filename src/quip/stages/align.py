@@ -25,29 +25,29 @@ from quip.core.params import load
 from quip.runtime import stage
 from quip.runtime.errors import ParamsError
 from quip.training import distributed
-from quip.training.skipped import leave_note, unwanted
+from quip.training.skipped import is_skipped, leave_note
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     names = ("arm", "wanted", "start", "feedback", "pairs", "model", "curve", "run")
     args = stage.arguments(__doc__, argv, *names, reference="", rounds="1")
-    if unwanted(args.wanted):
+    if is_skipped(args.wanted):
         return leave_note(Path(args.wanted).stem, args.model, args.curve, args.run)
-    if distributed.handed_over("quip.stages.align", argv):
+    if distributed.launch_processes("quip.stages.align", argv):
         return
     if args.arm not in ("brio", "dpo", "brio_dpo"):
         raise ParamsError(f"align: unknown arm '{args.arm}' (brio, dpo, brio_dpo).")
     from quip.training import trainer
-    from quip.training.brio import by_brio
-    from quip.training.dpo import by_dpo
+    from quip.training.brio import brio_recipe
+    from quip.training.dpo import dpo_recipe
 
     class Params(trainer.Training):
         pass
 
     params = load("align", Params)
     params = params.model_copy(update={"epochs": params.epochs / int(args.rounds)})
-    learn = by_brio if args.arm == "brio" else by_dpo
-    fit, data, rows, settings = learn(args, params)
+    recipe = brio_recipe if args.arm == "brio" else dpo_recipe
+    fit, data, rows, settings = recipe(args, params)
     trainer.train(
         f"align@{name_of(Path(args.model))}",
         fit,

@@ -19,15 +19,15 @@ from quip.core.records import Preference, TrainingPair
 from quip.runtime import stage
 from quip.runtime.errors import ParamsError
 from quip.training import distributed
-from quip.training.skipped import leave_note, unwanted
+from quip.training.skipped import is_skipped, leave_note
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     names = ("arm", "wanted", "start", "pairs", "preferences", "model", "curve", "run")
     args = stage.arguments(__doc__, argv, *names)
-    if unwanted(args.wanted):
+    if is_skipped(args.wanted):
         return leave_note(args.arm, args.model, args.curve, args.run)
-    if distributed.handed_over("quip.stages.baseline", argv):
+    if distributed.launch_processes("quip.stages.baseline", argv):
         return
     from quip.training.sft import Imitation, imitate
 

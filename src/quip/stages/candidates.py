@@ -40,22 +40,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     from quip.models import generation, student
 
     args = stage.arguments(__doc__, argv, "model", "prepared", "out")
-    if distributed.handed_over("quip.stages.candidates", argv):
+    if distributed.launch_processes("quip.stages.candidates", argv):
         return
     params = load("candidates", Params)
     slots = plan(Path(args.prepared), params)
-    share = distributed.mine(slots)
+    shard = distributed.local_shard(slots)
     found = generation.sample(
         student.load(args.model, distributed.precision(params.precision)),
-        [row.text for _, row, _ in share],
-        [seeds.seed_of(params.seed, row.id, number) for _, row, number in share],
+        [row.text for _, row, _ in shard],
+        [seeds.seed_of(params.seed, row.id, number) for _, row, number in shard],
         temperature=params.temperature,
         top_p=params.top_p,
         max_new_tokens=params.max_new_tokens,
     )
-    texts = distributed.gathered(found)
+    texts = distributed.gather(found)
     distributed.leave()
-    if not distributed.first():
+    if not distributed.is_first():
         return
     rows = [
         Candidate(input=row.id, split=split, literal=row.text, sample=number, text=text)

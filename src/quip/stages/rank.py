@@ -28,13 +28,13 @@ from quip.critics.unproven_gate import check_proven
 from quip.llm.call_outputs import record_calls
 from quip.runtime import stage
 from quip.runtime.errors import DataError
-from quip.training.skipped import unwanted
+from quip.training.skipped import is_skipped
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     names = ("wanted", "pairs", "reward", "audit", "out", "calls", "metrics")
     args = stage.arguments(__doc__, argv, *names)
-    if unwanted(args.wanted):
+    if is_skipped(args.wanted):
         print("rank: 'brio_dpo' is not in `arms` of params.yaml, nobody is asked.")
         write_rows(args.out, [])
         write_rows(args.calls, [])

@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from quip.models import generation, student
 
     args = stage.arguments(__doc__, argv, "model", "prepared", "out")
-    if distributed.handed_over("quip.stages.respond", argv):
+    if distributed.launch_processes("quip.stages.respond", argv):
         return
     params = load("respond", Params)
     inputs = [
@@ -38,13 +38,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     ]
     found = generation.respond(
         student.load(args.model, distributed.precision(params.precision)),
-        [row.text for _, row in distributed.mine(inputs)],
+        [row.text for _, row in distributed.local_shard(inputs)],
         max_new_tokens=params.max_new_tokens,
         num_beams=params.num_beams,
     )
-    texts = distributed.gathered(found)
+    texts = distributed.gather(found)
     distributed.leave()
-    if not distributed.first():
+    if not distributed.is_first():
         return
     rows = [
         Response(input=row.id, split=split, literal=row.text, text=text)

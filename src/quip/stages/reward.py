@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     pairs = read_rows(args.pairs, GradedPair)
     model = reward.train(pairs, params)
     reward_model.save(model, args.model)
-    fitted = round(mean(reward.verdicts(model, pairs)), 4)
+    fitted = round(mean(reward.pair_accuracies(model, pairs)), 4)
     recipe = params.model_dump(exclude={"pairs"})
     write_json(args.metrics, {"pairs": len(pairs), "fitted": fitted, **recipe})
     stage.say("reward", {"pairs": len(pairs)})

@@ -24,7 +24,7 @@ class Params(Imitation):
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = stage.arguments(__doc__, argv, "pairs", "references", "model", "curve", "run")
-    if distributed.handed_over("quip.stages.sft", argv):
+    if distributed.launch_processes("quip.stages.sft", argv):
         return
     params = load("sft", Params)
     pairs = read_rows(args.pairs, TrainingPair)

@@ -1,8 +1,9 @@
-"""Worse versions of a good paraphrase, made by rule: what a learned critic must not fall for.
+"""Rule-based corruptions of a good paraphrase: negatives for the training of a reward model.
 
-Gold pairs are few. Each better text is also shown beside a text that is certainly worse for its
-literal: a good one about something else, the literal itself, words in disorder, a stutter, a
-sentence that stops half way, or one padded with what was said already. Pure; chance is an argument.
+Gold pairs are few. Each better text is therefore also paired with texts that are certainly worse
+for its literal: a good text about something else, the literal itself, shuffled words, a stutter, a
+sentence that stops half way, or one padded with the literal. Every function is pure; randomness is
+explicit: the generator is an argument.
 """
 
 from __future__ import annotations
@@ -11,32 +12,38 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 
-def shuffled(text: str, literal: str, rng: Random) -> str:
+def shuffle_words(text: str, literal: str, rng: Random) -> str:
     words = text.split()
     rng.shuffle(words)
     return " ".join(words)
 
 
-def stuttered(text: str, literal: str, rng: Random) -> str:
+def stutter(text: str, literal: str, rng: Random) -> str:
     words = text.split()
     half = max(2, len(words) // 2)
     return " ".join(words[:half] * 2 + words[: half // 2])
 
 
-def cut(text: str, literal: str, rng: Random) -> str:
+def truncate(text: str, literal: str, rng: Random) -> str:
     words = text.split()
     return " ".join(words[: max(3, len(words) // 2)])
 
 
-def padded(text: str, literal: str, rng: Random) -> str:
+def pad_with_literal(text: str, literal: str, rng: Random) -> str:
     return f"{text.rstrip('.')}, which is to say that {literal[:1].lower()}{literal[1:]}"
 
 
-def copied(text: str, literal: str, rng: Random) -> str:
+def copy_literal(text: str, literal: str, rng: Random) -> str:
     return literal
 
 
-SPOILED: tuple[Callable[[str, str, Random], str], ...] = (shuffled, copied, padded, stuttered, cut)
+CORRUPTIONS: tuple[Callable[[str, str, Random], str], ...] = (
+    shuffle_words,
+    copy_literal,
+    pad_with_literal,
+    stutter,
+    truncate,
+)
 
 
 def off_topic(text: str, others: Sequence[str], rng: Random) -> str:
@@ -45,5 +52,5 @@ def off_topic(text: str, others: Sequence[str], rng: Random) -> str:
 
 
 def worse_versions(literal: str, text: str, others: Sequence[str], rng: Random) -> list[str]:
-    """One text about something else and one spoiled by a rule drawn from SPOILED."""
-    return [off_topic(text, others, rng), rng.choice(SPOILED)(text, literal, rng)]
+    """Two negatives for `text`: one about something else, one by a rule drawn from CORRUPTIONS."""
+    return [off_topic(text, others, rng), rng.choice(CORRUPTIONS)(text, literal, rng)]

@@ -1,8 +1,9 @@
-"""Several processes for a model stage: started by torchrun, counted, and the rows shared out.
+"""Distributed execution of a model stage: launch under torchrun, row shards, gathered results.
 
-With `launch` in params.yaml at one process nothing here does anything. With more, the stage that
-DVC runs starts itself again under torchrun (`handed_over`); it may as well be started by torchrun
-or `accelerate launch` by hand. Each process works on its own rows; the first gathers and writes.
+Section `launch` of params.yaml sets the number of processes. With one process the functions here
+change nothing. With more, the stage that DVC runs starts itself again under torchrun
+(`launch_processes`). torchrun or `accelerate launch` may also start a stage by hand. Each process
+works on its own rows; the first one gathers the results and writes them.
 """
 
 from __future__ import annotations
@@ -33,52 +34,57 @@ class Launch(Section):
 
 
 class LaunchError(QuipError):
-    """The processes of a stage did not come up, or did not all end well."""
+    """The processes of a stage did not start, or one of them failed."""
 
 
-def handed_over(module: str, argv: Sequence[str] | None) -> bool:
-    """Whether the stage `module` has been run by processes that were started here, so that its
-    caller is done. In one of several processes: join the others, and False.
+def launch_processes(module: str, argv: Sequence[str] | None) -> bool:
+    """Run the stage `module` in several processes where params.yaml wants them.
 
-    Raises LaunchError when other than the asked number came up, or one of them failed.
+    True: the processes ran to their end, and the caller has nothing left to do. False: the caller
+    does the work itself, alone or, after joining the others, as one of the processes.
+
+    Raises LaunchError when another number of processes than wanted started, or one of them failed.
     """
     launch = load("launch", Launch)
-    asked = launch.processes * launch.machines
-    if started():
-        check(asked, size())
+    wanted = launch.processes * launch.machines
+    if is_launched():
+        check_count(wanted, world_size())
         join()
         return False
-    if asked == 1:
+    if wanted == 1:
         return False
     arguments = list(sys.argv[1:] if argv is None else argv)
     code = subprocess.call(command(launch, module, arguments), env=environment())
     if code:
-        raise LaunchError(f"{asked} processes were started and one failed; its reason is above.")
+        raise LaunchError(f"one of {wanted} processes failed; its reason is above.")
     return True
 
 
-def started() -> bool:
+def is_launched() -> bool:
     """Whether torchrun or `accelerate launch` started this process."""
     return "WORLD_SIZE" in os.environ or "ACCELERATE_MIXED_PRECISION" in os.environ
 
 
-def check(asked: int, found: int) -> None:
-    """`accelerate launch --cpu --num_processes 2` runs one process and says nothing."""
-    if asked != found:
+def check_count(wanted: int, found: int) -> None:
+    """Refuse another number of processes than params.yaml wants.
+
+    `accelerate launch --cpu --num_processes 2` runs one process without a message.
+    """
+    if wanted != found:
         raise LaunchError(
-            f"params.yaml asks for {asked} processes (launch.processes x launch.machines), but "
-            f"{found} came up. Start that many (torchrun --nproc-per-node), or change `launch`."
+            f"params.yaml asks for {wanted} processes (launch.processes x launch.machines), but "
+            f"{found} started. Start {wanted} (torchrun --nproc-per-node), or change `launch`."
         )
 
 
 def command(launch: Launch, module: str, arguments: Sequence[str]) -> list[str]:
-    """torchrun, by this Python."""
+    """The torchrun command line of a stage, run by this Python."""
     where = ["--standalone"]
     if launch.machines > 1:
         if launch.address is None:
             raise ParamsError(
-                "params.yaml: key 'launch.address' is null, but there are several machines. Give "
-                "host:port of the first."
+                "params.yaml: key 'launch.address' is null, but launch.machines is more than 1. "
+                "Give host:port of the first machine."
             )
         where = ["--nnodes", str(launch.machines), "--rdzv-backend", "c10d"]
         where += ["--rdzv-id", module, "--rdzv-endpoint", launch.address]
@@ -87,11 +93,11 @@ def command(launch: Launch, module: str, arguments: Sequence[str]) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """The lock and the clock of the stage are the starting process's."""
+    """The processes' environment. QUIP_LAUNCHED leaves the stage's lock and clock to the parent."""
     return {**os.environ, "QUIP_LAUNCHED": "1"}
 
 
-def size() -> int:
+def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -99,25 +105,25 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
-def first() -> bool:
+def is_first() -> bool:
     """Whether this is the process that writes."""
     return rank() == 0
 
 
 def join() -> None:
-    """Meet the other processes: by nccl where there is a GPU for each, else by gloo."""
+    """Join the process group: nccl on GPUs, gloo on CPUs."""
     import torch
     from accelerate import PartialState
 
     cpu = not torch.cuda.is_available()
     if cpu:
         os.environ["ACCELERATE_USE_CPU"] = "true"
-    check(size(), PartialState(cpu=cpu).num_processes)
+    check_count(world_size(), PartialState(cpu=cpu).num_processes)
 
 
 def leave() -> None:
-    """Wait for the others and part from them."""
-    if size() > 1:
+    """Wait for the other processes, then leave the process group."""
+    if world_size() > 1:
         from accelerate import PartialState
 
         state = PartialState()
@@ -125,14 +131,14 @@ def leave() -> None:
         state.destroy_process_group()
 
 
-def mine(rows: Sequence[T]) -> Sequence[T]:
-    """This process's share: consecutive rows, as many as any other has or one fewer."""
-    return rows[len(rows) * rank() // size() : len(rows) * (rank() + 1) // size()]
+def local_shard(rows: Sequence[T]) -> Sequence[T]:
+    """This process's shard of `rows`: consecutive rows. Shard sizes differ by one at most."""
+    return rows[len(rows) * rank() // world_size() : len(rows) * (rank() + 1) // world_size()]
 
 
-def gathered(found: Sequence[T]) -> list[T]:
-    """What the processes found in their shares, in the order of all rows; in every process."""
-    if size() == 1:
+def gather(found: Sequence[T]) -> list[T]:
+    """The results of all shards in row order; the same list in every process."""
+    if world_size() == 1:
         return list(found)
     from accelerate.utils import gather_object
 
@@ -140,30 +146,33 @@ def gathered(found: Sequence[T]) -> list[T]:
     return together
 
 
-def share_of_batch(batch_size: int) -> int:
-    """Rows of a batch for each process."""
-    if batch_size % size():
+def local_batch_size(batch_size: int) -> int:
+    """Rows of a batch for each process.
+
+    Raises ParamsError when `batch_size` is no multiple of the number of processes.
+    """
+    if batch_size % world_size():
         raise ParamsError(
-            f"params.yaml: a batch_size of {batch_size} cannot be shared among {size()} processes "
-            f"(launch). Choose a multiple of {size()}."
+            f"params.yaml: a batch_size of {batch_size} cannot be divided among {world_size()} "
+            f"processes (launch). Choose a multiple of {world_size()}."
         )
-    return batch_size // size()
+    return batch_size // world_size()
 
 
-def even(count: int) -> list[int]:
-    """Places of this process's share of `count` rows, as many as in any other: the last place may
-    come several times."""
-    each = math.ceil(count / size())
+def even_shard(count: int) -> list[int]:
+    """Indices of this process's shard of `count` rows. Every shard has the same size; the last
+    index is repeated to fill it."""
+    each = math.ceil(count / world_size())
     return [min(i, count - 1) for i in range(rank() * each, (rank() + 1) * each)]
 
 
 def precision(own: Any) -> Any:
-    """A stage's precision, unless `launch` sets one for all."""
+    """`launch.mixed_precision` where it is set, else the stage's `own`."""
     return load("launch", Launch).mixed_precision or own
 
 
-def sharded() -> dict[str, Any]:
-    """The training arguments that spread a model over the processes, where `launch` wants it."""
+def fsdp_arguments() -> dict[str, Any]:
+    """The training arguments of FSDP, which shards a model over the processes; {} without it."""
     if not load("launch", Launch).fsdp:
         return {}
     return {"fsdp": True, "fsdp_config": {"state_dict_type": "FULL_STATE_DICT"}}

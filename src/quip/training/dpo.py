@@ -1,8 +1,8 @@
-"""What a student learns from the critic by quip's own loop: DPO on pairs, BRIO on rankings.
+"""DPO: direct preference optimisation on the critic's pairs (Rafailov et al. 2023, equation 7).
 
-DPO here is for encoder-decoder students, and for causal ones where TRL lacks the loss (labels that
-are smoothed or soft); the rest TRL does for these (`stages/align.py`), to the same numbers
-(tests/unit/training/test_losses.py). BRIO is for both families.
+Two trainers give the same numbers (tests/unit/training/test_losses.py). TRL trains causal students.
+quip's own loop trains encoder-decoder students, and causal ones where TRL lacks the loss (smoothed
+or soft labels). The pairs come from data/preferences.jsonl.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from quip.models.packing import IGNORED
 from quip.models.student import Student
 from quip.runtime.errors import ParamsError
 from quip.training import distributed
-from quip.training.loop import Figures, Mean, Objective
+from quip.training.loop import Mean, Metrics, Objective
 from quip.training.losses import cross_entropy, dpo_loss, robust_dpo_loss, sequence_logps
 from quip.training.trainer import Training
 
 Smoothing = float | Literal["confidence"]
 
 
-class Judged(NamedTuple):
-    """A pair and the reference's log-probabilities of its two texts."""
+class PairWithReference(NamedTuple):
+    """A pair and the reference model's log-probabilities of its two texts."""
 
     pair: Preference
     ref_chosen: float
@@ -47,14 +47,17 @@ def dpo_objective(
     label_smoothing: Smoothing,
     weights: Mapping[str, float],
 ) -> Objective:
-    """`weights`: of the terms "sigmoid" (dpo_loss), "robust" (robust_dpo_loss) and "sft"
-    (cross-entropy of the chosen texts). `label_smoothing`: see `doubts`.
+    """The objective: a weighted sum of loss terms.
 
-    The reference is the student as it is now, asked once; `quip.training.reference_model` lends it
-    the weights of another.
+    weights          weight of each term: "sigmoid" (dpo_loss), "robust" (robust_dpo_loss), "sft"
+                     (cross-entropy of the chosen texts)
+    label_smoothing  see `label_noise`
+
+    The reference model is the student in its present state, evaluated once here. With another
+    reference model the caller loads its weights first (`quip.training.reference_model`).
     """
 
-    def loss(batch: Sequence[Judged]) -> tuple[list[Mean], Figures]:
+    def loss(batch: Sequence[PairWithReference]) -> tuple[list[Mean], Metrics]:
         pairs = [row.pair for row in batch]
         logits, labels = forward(student, both_texts(pairs), params.max_length)
         logps, _ = sequence_logps(logits, labels)
@@ -62,10 +65,10 @@ def dpo_objective(
         ref_chosen = logps.new_tensor([row.ref_chosen for row in batch])
         ref_rejected = logps.new_tensor([row.ref_rejected for row in batch])
         four = chosen, rejected, ref_chosen, ref_rejected
-        doubt = doubts(pairs, label_smoothing, logps)
+        noise = label_noise(pairs, label_smoothing, logps)
         terms = {
-            "sigmoid": lambda: dpo_loss(*four, beta, doubt).mean(),
-            "robust": lambda: robust_dpo_loss(*four, beta, doubt).mean(),
+            "sigmoid": lambda: dpo_loss(*four, beta, noise).mean(),
+            "robust": lambda: robust_dpo_loss(*four, beta, noise).mean(),
             "sft": lambda: cross_entropy(logits[: len(pairs)], labels[: len(pairs)]),
         }
         tokens = int((labels[: len(pairs)] != IGNORED).sum())
@@ -74,35 +77,41 @@ def dpo_objective(
             for term, weight in weights.items()
         ]
         margin = beta * ((chosen - ref_chosen) - (rejected - ref_rejected)).detach()
-        figures = {
+        metrics = {
             "rewards/accuracies": (margin > 0).float(),
             "rewards/margins": margin,
             "logps/chosen": chosen,
             "logps/rejected": rejected,
         }
-        return total, {k: Mean(v.mean().item(), len(pairs)) for k, v in figures.items()}
+        return total, {k: Mean(v.mean().item(), len(pairs)) for k, v in metrics.items()}
 
-    return Objective(referenced(student, rows, params), loss, dropout=False)
+    return Objective(reference_logps(student, rows, params), loss, dropout=False)
 
 
-def doubts(pairs: Sequence[Preference], smoothing: Smoothing, like: Tensor) -> float | Tensor:
-    """The chance that a pair is labelled the wrong way round: one number, or with "confidence" each
-    pair's own (batch,), one less the critic's debiased preference for its chosen text."""
+def label_noise(pairs: Sequence[Preference], smoothing: Smoothing, like: Tensor) -> float | Tensor:
+    """Label noise: the probability that a pair is labelled the wrong way round.
+
+    A number is the same for all pairs. "confidence" gives each pair its own, (batch,): 1 minus the
+    critic's debiased preference for the chosen text.
+    """
     if smoothing == "confidence":
         return like.new_tensor([1 - pair.confidence for pair in pairs])
     return smoothing
 
 
 @torch.no_grad()
-def referenced(reference: Student, rows: Sequence[Preference], params: Training) -> list[Judged]:
-    judged: list[Judged] = []
-    share = distributed.mine(rows)
+def reference_logps(
+    reference: Student, rows: Sequence[Preference], params: Training
+) -> list[PairWithReference]:
+    """Each pair with the reference model's log-probabilities, computed in shards."""
+    found: list[PairWithReference] = []
+    share = distributed.local_shard(rows)
     for start in range(0, len(share), params.batch_size):
         pairs = share[start : start + params.batch_size]
         logits, labels = forward(reference, both_texts(pairs), params.max_length)
         logps = sequence_logps(logits, labels)[0].tolist()
-        judged += map(Judged, pairs, logps[: len(pairs)], logps[len(pairs) :])
-    return distributed.gathered(judged)
+        found += map(PairWithReference, pairs, logps[: len(pairs)], logps[len(pairs) :])
+    return distributed.gather(found)
 
 
 def both_texts(pairs: Sequence[Preference]) -> Texts:
@@ -115,11 +124,11 @@ def both_texts(pairs: Sequence[Preference]) -> Texts:
 
 
 Term = Literal["sigmoid", "sigmoid_norm", "ipo", "hinge", "robust", "sft"]
-"""Terms of the loss, as TRL names them; docs/training.md names their papers."""
+"""Terms of the loss by their TRL names; docs/training.md names their papers."""
 
 
-OWN_TERMS = ("sigmoid", "robust", "sft")
-"""Those that quip's own loop has."""
+LOOP_TERMS = ("sigmoid", "robust", "sft")
+"""The terms that quip's own loop implements."""
 
 
 class Dpo(Section):
@@ -129,21 +138,23 @@ class Dpo(Section):
     loss_type: list[Term] = Field(min_length=1)
     loss_weights: list[float]
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] | Literal["confidence"]
-    """One chance of a wrong label for all pairs, or each pair's own (`feedback.doubts`)."""
+    """Label noise: one probability for all pairs, or each pair's own (`label_noise`)."""
     ld_alpha: float | None = Field(ge=0, le=1)
     reference: Literal["warm_start", "previous"]
 
 
-def by_dpo(args: Namespace, params: Any) -> tuple[Any, dict[str, str], list[Any], dict[str, Any]]:
-    """How DPO is trained: fit, data files, rows, settings."""
+def dpo_recipe(
+    args: Namespace, params: Any
+) -> tuple[Any, dict[str, str], list[Any], dict[str, Any]]:
+    """How DPO is trained: (fit, data files, rows, settings)."""
     dpo = check_weights(load("dpo", Dpo))
     reference = args.start if dpo.reference == "previous" else args.reference or args.start
 
     def fit(student: Any, rows: Sequence[Preference], job: Any) -> Any:
         other = None if reference == args.start else reference
-        if student.family == "causal" and not smoothed(dpo):
+        if student.family == "causal" and not needs_own_loop(dpo):
             return trl_dpo(dpo, params.lora, args.start, other)(student, rows, job)
-        return own_dpo(check_own(dpo), args.start, other)(student, rows, job)
+        return loop_dpo(check_loop_terms(dpo), args.start, other)(student, rows, job)
 
     rows = read_rows(args.feedback, Preference)
     settings = {**dpo.model_dump(exclude={"loss_type", "loss_weights"}), "reference": reference}
@@ -155,28 +166,27 @@ def check_weights(dpo: Dpo) -> Dpo:
     if len(dpo.loss_weights) != len(dpo.loss_type):
         raise ParamsError(
             f"params.yaml: key 'dpo.loss_weights' has {len(dpo.loss_weights)} numbers for "
-            f"{len(dpo.loss_type)} of dpo.loss_type. Give one weight a term."
+            f"{len(dpo.loss_type)} of dpo.loss_type. Give one weight for each term."
         )
     return dpo
 
 
-def smoothed(dpo: Dpo) -> bool:
-    """Whether labels are smoothed in a way that TRL lacks. It takes one number, for `robust` only,
-    and leaves it out of `sigmoid` without a word."""
+def needs_own_loop(dpo: Dpo) -> bool:
+    """Whether TRL lacks this label smoothing. TRL takes one number, applies it to `robust` only and
+    ignores it in `sigmoid` without a message."""
     if dpo.label_smoothing == "confidence":
         return True
     return dpo.label_smoothing > 0 and ("sigmoid" in dpo.loss_type or "robust" not in dpo.loss_type)
 
 
-def check_own(dpo: Dpo) -> Dpo:
-    """Refuse by name what TRL has and quip's own loop has not. That loop trains encoder-decoder
-    students, and causal ones with smoothed labels."""
+def check_loop_terms(dpo: Dpo) -> Dpo:
+    """Refuse the settings that TRL implements and quip's own loop does not. Raises ParamsError."""
     where = "an encoder-decoder and for smoothed labels (dpo.label_smoothing)"
     for term in dpo.loss_type:
-        if term not in OWN_TERMS:
+        if term not in LOOP_TERMS:
             raise ParamsError(
                 f"params.yaml: key 'dpo.loss_type': '{term}' is for causal students (TRL). For "
-                f"{where} there are {', '.join(OWN_TERMS)}."
+                f"{where} use {', '.join(LOOP_TERMS)}."
             )
     if dpo.ld_alpha is not None:
         raise ParamsError(
@@ -185,44 +195,47 @@ def check_own(dpo: Dpo) -> Dpo:
         )
     if dpo.label_smoothing == "confidence" and "robust" in dpo.loss_type:
         raise ParamsError(
-            "params.yaml: key 'dpo.label_smoothing': the loss 'robust' takes one number, which it "
-            "divides by; a pair of confidence 0.5 would weigh without end. With 'confidence' take "
-            "'sigmoid'."
+            "params.yaml: key 'dpo.label_smoothing' is 'confidence', but the loss 'robust' needs "
+            "one number: it divides by 1 - 2e, which is 0 for a pair of confidence 0.5. Use "
+            "'sigmoid' with 'confidence'."
         )
     return dpo
 
 
-def own_dpo(dpo: Dpo, start: str, reference: str | None) -> Any:
-    """By quip's own loop; without `reference` the student refers to itself as it came in."""
-    from quip.training.dpo import dpo_objective
-    from quip.training.loop import by_loop
+def loop_dpo(dpo: Dpo, start: str, reference: str | None) -> Any:
+    """A Fit by quip's own loop. Without `reference` the start model is the reference model."""
+    from quip.training.loop import loop_fit
 
     weights: dict[str, float] = dict(zip(dpo.loss_type, dpo.loss_weights, strict=True))
 
     def objective_of(student: Any, rows: Sequence[Preference], params: Any) -> Any:
-        with referring(student, start, reference):
+        with use_reference(student, start, reference):
             return dpo_objective(student, rows, params, dpo.beta, dpo.label_smoothing, weights)
 
-    return by_loop(objective_of)
+    return loop_fit(objective_of)
 
 
 def trl_dpo(dpo: Dpo, lora: Any, start: str, reference: str | None) -> Any:
-    """By TRL's DPOTrainer; without `reference` the student refers to itself as it came in."""
-    from quip.training.trainer import by_trl
+    """A Fit by TRL's DPOTrainer. Without `reference` the start model is the reference model."""
+    from quip.training.trainer import trl_fit
 
     def make_trainer(student: Any, rows: Sequence[Preference], shared: dict[str, Any]) -> Any:
-        with referring(student, start, reference):
+        with use_reference(student, start, reference):
             return dpo_trainer(student, rows, shared, lora, dpo)
 
-    return by_trl(make_trainer)
+    return trl_fit(make_trainer)
 
 
-def referring(student: Any, start: str, reference: str | None) -> Any:
-    """Both ways ask the reference once, while their objective is made: for as long the student is
-    it."""
-    from quip.training.reference_model import weights_of
+def use_reference(student: Any, start: str, reference: str | None) -> Any:
+    """A context in which the student has the weights of `reference`; without one it is unchanged.
 
-    return nullcontext() if reference is None else weights_of(reference, student.model, start)
+    Either trainer evaluates the reference model once, while it builds its objective.
+    """
+    from quip.training.reference_model import reference_weights
+
+    return (
+        nullcontext() if reference is None else reference_weights(reference, student.model, start)
+    )
 
 
 def dpo_trainer(
@@ -236,7 +249,7 @@ def dpo_trainer(
     from trl import DPOConfig
 
     from quip.training.trainer import peft_config
-    from quip.training.trl_trainers import Dpo as Trainer
+    from quip.training.trl_trainers import PackedDpoTrainer as Trainer
 
     return Trainer(
         model=student.model,
@@ -249,14 +262,14 @@ def dpo_trainer(
             ld_alpha=dpo.ld_alpha,
             precompute_ref_log_probs=True,
         ),
-        train_dataset=Dataset.from_list(pairs_of(rows)),
+        train_dataset=Dataset.from_list(trl_rows(rows)),
         processing_class=student.tokenizer,
         peft_config=peft_config(lora),
     )
 
 
-def pairs_of(rows: Sequence[Preference]) -> list[dict[str, str]]:
-    """As TRL takes them."""
+def trl_rows(rows: Sequence[Preference]) -> list[dict[str, str]]:
+    """The rows in TRL's format: prompt, chosen, rejected."""
     from quip.models.student import completion, prompt
 
     return [

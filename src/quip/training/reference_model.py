@@ -1,8 +1,9 @@
-"""A model that is another one for a while: what a second model is needed for, with one in memory.
+"""Reference model: its weights are loaded into the student for a while, so that DPO needs only one
+model in memory.
 
-DPO asks its reference once, before the first step. Where the reference is another model than the
-start (from the second round of feedback on), its weights are read into the student, and the
-student's own are read back afterwards.
+DPO evaluates its reference model once, before the first step. From the second round of feedback on
+the reference model is another model than the start model. Its weights are read into the student,
+and the student's own weights are read back afterwards.
 """
 
 from __future__ import annotations
@@ -20,36 +21,40 @@ from quip.runtime.errors import WeightsError
 
 
 @contextmanager
-def weights_of(other: str | Path, model: Any, own: str | Path) -> Iterator[None]:
-    """Within, `model` has the weights in folder `other`; afterwards those in folder `own`, from
-    which it was loaded. Adapters (PEFT), around it now or by the end, are left alone.
+def reference_weights(other: str | Path, model: Any, own: str | Path) -> Iterator[None]:
+    """A context in which `model` has the weights of folder `other`.
 
-    Raises WeightsError, with the weights of `own` in place, when `other` has weights of another
-    make.
+    Afterwards it has those of folder `own` again, from which it was loaded. Adapters (PEFT) keep
+    their weights, also when they are added inside the context.
+
+    Raises WeightsError when the weights of `other` do not fit; `model` then has those of `own`.
     """
-    held = {
+    parameters = {
         name.removeprefix("base_model.model.").replace(".base_layer.", "."): tensor
         for name, tensor in model.named_parameters()
         if ".lora_" not in name
     }
     try:
-        fill(held, other)
+        copy_weights(parameters, other)
         yield
     finally:
-        fill(held, own)
+        copy_weights(parameters, own)
 
 
 @torch.no_grad()
-def fill(held: Mapping[str, Tensor], folder: str | Path) -> None:
-    """Copy a folder's weights over the tensors of the same names. Raises WeightsError."""
-    missing = set(held)
+def copy_weights(parameters: Mapping[str, Tensor], folder: str | Path) -> None:
+    """Copy the weights of `folder` into the parameters of the same names.
+
+    Raises WeightsError when a parameter has no weight of its name and shape.
+    """
+    missing = set(parameters)
     for file in sorted(Path(folder).glob("*.safetensors")):
         with safe_open(file, "pt") as weights:
             for name in missing & set(weights.keys()):
                 found = weights.get_tensor(name)
-                if found.shape != held[name].shape:
+                if found.shape != parameters[name].shape:
                     break
-                held[name].copy_(found)
+                parameters[name].copy_(found)
                 missing.discard(name)
     if missing:
         raise WeightsError(

@@ -1,14 +1,15 @@
-"""Growing a learned critic (`quip.critics.reward_model`) from pairs that people graded.
+"""Reward model training: the learned critic (`quip.critics.reward_model`) from pairs that people
+graded.
 
-Trained with the pairwise logistic loss -log sigmoid(r(better) - r(worse)) of Bradley and Terry,
+The loss is the pairwise logistic loss -log sigmoid(r(better) - r(worse)) of Bradley and Terry,
 which is also the reward-model loss of Ouyang et al. 2022 (equation 1). Where people gave grades, a
-pair weighs as much as its grades differ, and `reward.ranking_weight` adds the same loss over every
-two texts of a batch, also of different literals.
+pair's weight is proportional to its difference of grades, and `reward.ranking_weight` adds the same
+loss over every two texts of a batch, also of different literals.
 
-A loop of its own instead of TRL's RewardTrainer (1.16): that one hands a model the token ids of one
-text, without a second segment, knows a margin a pair but no weight, and trains on rows fixed
-beforehand; here literal and text are two segments, the head stands on the mean of all tokens, and
-the texts worse by rule are drawn anew each epoch.
+The loop is quip's own, not TRL's RewardTrainer (1.16). That trainer gives a model the token ids of
+one text without a second segment, has a margin for a pair but no weight, and trains on rows fixed
+beforehand. Here literal and text are two segments, the head reads the mean of all tokens, and the
+rule-based corruptions are drawn anew each epoch.
 """
 
 from __future__ import annotations
@@ -34,20 +35,20 @@ from quip.models.hardware import Precision, use_bf16
 from quip.training.corruptions import worse_versions
 
 HEAD_RATE = 1e-3
-NONE = (math.nan, math.nan)
+NO_GRADES = (math.nan, math.nan)
 
 
 class RewardParams(Section):
     """Section `reward`."""
 
     pairs: list[str] = Field(min_length=1)
-    """Names of params `graded`: what the critic learns from (read by the stage `pairs`)."""
+    """Names in params `graded`: the files the critic learns from (the stage `pairs` reads them)."""
     base: str
     """The encoder: a name of quip.models.weights, a local folder or a hub id."""
     spoiled: bool
-    """Whether each better text is also set against two texts that are worse by rule."""
+    """Whether each better text is also paired with two rule-based corruptions."""
     ranking_weight: float = Field(ge=0)
-    """Weight of the ranking of all graded texts of a batch beside the pairs' own loss."""
+    """Weight of the ranking loss over all graded texts of a batch, relative to the pairs' loss."""
     epochs: int
     batch_size: int
     learning_rate: float
@@ -55,29 +56,28 @@ class RewardParams(Section):
     precision: Precision
 
 
-class Lesson(NamedTuple):
-    """Of two texts for one literal, which is the better, how much that weighs, and their grades
-    (NaN where there are none)."""
+class WeightedPair(NamedTuple):
+    """A training pair: the better and the worse text of one literal, the pair's weight in the loss,
+    and the grades of both texts (NaN without grades)."""
 
     literal: str
     better: str
     worse: str
     weight: float
-    grades: tuple[float, float] = NONE
+    grades: tuple[float, float] = NO_GRADES
     source: str = ""
 
 
 def pairwise_loss(better: Tensor, worse: Tensor, weight: Tensor) -> Tensor:
-    """-log sigmoid(better - worse) times `weight`, the mean over the batch; all of shape
-    (batch,)."""
+    """The mean over the batch of -weight * log sigmoid(better - worse); all inputs (batch,)."""
     return -(weight * logsigmoid(better - worse)).mean()
 
 
 def ranking_loss(rewards: Tensor, grades: Tensor, groups: Tensor) -> Tensor:
-    """-log sigmoid(r_i - r_j) over every two texts of one group of which i has the higher grade,
-    weighted by the difference of their grades; a scalar, 0 where there are no such two.
+    """The mean of -log sigmoid(r_i - r_j) over every two texts i, j of one group of which i has the
+    higher grade, weighted by the difference of their grades; a scalar, 0 without such texts.
 
-    All of shape (texts,). `groups` tells scales of grades apart; a grade that is NaN is none.
+    All inputs have shape (texts,). Texts of one group have grades on one scale; NaN is no grade.
     """
     gaps = torch.nan_to_num(grades[:, None] - grades[None, :]).clamp(min=0)
     gaps = gaps * (groups[:, None] == groups[None, :])
@@ -86,8 +86,10 @@ def ranking_loss(rewards: Tensor, grades: Tensor, groups: Tensor) -> Tensor:
 
 
 def gap_weights(pairs: Sequence[GradedPair]) -> list[float]:
-    """How much each pair weighs: its gap in grades as a multiple of the mean gap of its file; 1
-    where there are no grades, or none that differ."""
+    """The weight of each pair: its difference of grades divided by the mean difference of its file.
+
+    The weight is 1 without grades, and in a file whose grades are all equal.
+    """
     gaps: dict[str, list[float]] = {}
     for pair in pairs:
         if pair.gap is not None:
@@ -99,17 +101,19 @@ def gap_weights(pairs: Sequence[GradedPair]) -> list[float]:
     ]
 
 
-def lessons(pairs: Sequence[GradedPair], spoiled: bool, rng: Random) -> list[Lesson]:
-    """Each pair and, if `spoiled`, its better text beside two texts that are worse by rule;
-    shuffled."""
+def weighted_pairs(pairs: Sequence[GradedPair], spoiled: bool, rng: Random) -> list[WeightedPair]:
+    """The training pairs of one epoch, shuffled. With `spoiled` each better text is also paired
+    with two rule-based corruptions, of weight 1."""
     others = [pair.better for pair in pairs]
     rows = [
-        Lesson(pair.literal, pair.better, pair.worse, weight, pair.grades or NONE, pair.source)
+        WeightedPair(
+            pair.literal, pair.better, pair.worse, weight, pair.grades or NO_GRADES, pair.source
+        )
         for pair, weight in zip(pairs, gap_weights(pairs), strict=True)
     ]
     if spoiled:
         rows += [
-            Lesson(p.literal, p.better, worse, 1.0)
+            WeightedPair(p.literal, p.better, worse, 1.0)
             for p in pairs
             for worse in worse_versions(p.literal, p.better, others, rng)
         ]
@@ -117,8 +121,9 @@ def lessons(pairs: Sequence[GradedPair], spoiled: bool, rng: Random) -> list[Les
     return rows
 
 
-def loss_of(batch: Sequence[Lesson], values: Tensor, ranking_weight: float) -> Tensor:
-    """The loss of a batch; `values`, (2 x batch,), are the rewards of its texts, pair by pair."""
+def batch_loss(batch: Sequence[WeightedPair], values: Tensor, ranking_weight: float) -> Tensor:
+    """The loss of a batch, a scalar. `values` (2 x batch,) are the rewards of its texts: better and
+    worse of the first pair, of the second, and so on."""
     weights = torch.tensor([row.weight for row in batch])
     loss = pairwise_loss(values[::2], values[1::2], weights)
     if not ranking_weight:
@@ -129,18 +134,21 @@ def loss_of(batch: Sequence[Lesson], values: Tensor, ranking_weight: float) -> T
     return loss + ranking_weight * ranking_loss(values, grades, groups)
 
 
-def encoder(base: str) -> Path | str:
-    """What transformers should load for params `reward.base`."""
+def encoder_source(base: str) -> Path | str:
+    """The folder or hub id that transformers loads for params `reward.base`."""
     if base in pins.MODELS and base != pins.STUDENT:
         return weights.path(base)
     return weights.student_base(base)
 
 
 def train(pairs: Sequence[GradedPair], params: RewardParams, what: str = "reward") -> RewardModel:
-    """A reward model fitted to `pairs` (AdamW, linear decay; corruptions drawn anew each epoch)."""
+    """A reward model trained on `pairs` by AdamW with linear decay. `what` labels the progress bar.
+
+    The corruptions are drawn anew each epoch.
+    """
     torch.manual_seed(params.seed)
     rng = Random(params.seed)
-    model = RewardModel(encoder(params.base)).train()
+    model = RewardModel(encoder_source(params.base)).train()
     optimizer = torch.optim.AdamW(
         [
             {"params": model.encoder.parameters(), "lr": params.learning_rate},
@@ -149,7 +157,7 @@ def train(pairs: Sequence[GradedPair], params: RewardParams, what: str = "reward
     )
     batches = [
         rows[start : start + params.batch_size]
-        for rows in (lessons(pairs, params.spoiled, rng) for _ in range(params.epochs))
+        for rows in (weighted_pairs(pairs, params.spoiled, rng) for _ in range(params.epochs))
         for start in range(0, len(rows), params.batch_size)
     ]
     decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / len(batches))
@@ -158,7 +166,7 @@ def train(pairs: Sequence[GradedPair], params: RewardParams, what: str = "reward
             values = model(
                 [(row.literal, text) for row in batch for text in (row.better, row.worse)]
             )
-        loss = loss_of(batch, values, params.ranking_weight)
+        loss = batch_loss(batch, values, params.ranking_weight)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -166,8 +174,9 @@ def train(pairs: Sequence[GradedPair], params: RewardParams, what: str = "reward
     return model.eval()
 
 
-def verdicts(model: RewardModel, pairs: Sequence[GradedPair]) -> list[float]:
-    """For each pair 1 when its better text has the higher reward, 1/2 at a tie, else 0."""
+def pair_accuracies(model: RewardModel, pairs: Sequence[GradedPair]) -> list[float]:
+    """The model's accuracy on each pair: 1 when the better text has the higher reward, 1/2 at a
+    tie, else 0."""
     rows = [(pair.literal, text) for pair in pairs for text in (pair.better, pair.worse)]
     texts = list(dict.fromkeys(rows))
     value = dict(zip(texts, rewards(model, texts), strict=True))

@@ -1,11 +1,12 @@
-"""Rounds of feedback: which student and which preferences each training by feedback starts from.
+"""Rounds of feedback: the start model and the feedback file of each training by feedback.
 
-With R rounds, round 1 learns from the warm start's attempts; each later round from the attempts of
-the student before it. The last round makes models/ARM; earlier rounds make models/rounds/ARM-r,
-whose candidates, critiques and preferences go to data/rounds/ARM-r. `brio_dpo` starts from a
-student that learned by BRIO from the teacher's own texts (training `warm_brio`). All of that
-stands in rounds.yaml, which dvc.yaml reads and `quip rounds R` writes: DVC can expand a table into
-stages, but not a number.
+With R rounds, round 1 learns from the attempts of the warm start. Each later round learns from the
+attempts of the student before it. The last round makes models/ARM. Earlier rounds make
+models/rounds/ARM-r, whose candidates, critiques and preferences go to data/rounds/ARM-r.
+`brio_dpo` starts from a student trained by BRIO on the teacher's own texts (training `warm_brio`).
+
+`quip rounds R` writes all of that to rounds.yaml, and dvc.yaml reads it: DVC can expand a table
+into stages, but not a number.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ FILE = Path("rounds.yaml")
 FEEDBACK_ARMS = ("brio", "dpo", "brio_dpo")
 OBJECTIVES = {"brio": "brio", "dpo": "dpo", "brio_dpo": "dpo"}
 FEEDBACK = {"brio": "rankings.jsonl", "dpo": "preferences.jsonl"}
-"""Objective -> the file it learns from."""
+"""The feedback file of each objective."""
 WARM_START = "sft"
 HEAD = """\
 # Written by `quip rounds R`: feedback R times in the same total of epochs (docs/training.md).
@@ -35,10 +36,11 @@ HEAD = """\
 
 
 def table(rounds: int, arms: Sequence[str]) -> dict[str, Any]:
-    """{"rounds", "attempts": {STUDENT: folders}, "trainings": {NAME: training}}.
+    """The content of rounds.yaml: {"rounds", "attempts": {STUDENT: folders}, "trainings": {NAME:
+    training}}.
 
-    Every feedback arm has its last round, so that naming another one in `arms` changes nothing as
-    long as there is one round; further rounds are laid out for the arms in `arms`.
+    Every feedback arm has an entry for its last round, so that with one round a change of `arms`
+    changes nothing here. Earlier rounds have entries for the arms in `arms` only.
     """
     attempts = {WARM_START: attempt("models/sft", "data", "data/metrics")}
     trainings = {"warm_brio": warm_brio()}
@@ -65,7 +67,7 @@ def attempt(model: str, to: str, metrics: str) -> dict[str, str]:
 
 
 def reference(arm: str) -> str:
-    """The student that an arm starts from in its first round."""
+    """The student that an arm starts from in its first round, its DPO reference model."""
     return "models/warm/brio" if arm == "brio_dpo" else f"models/{WARM_START}"
 
 
@@ -83,14 +85,14 @@ def training(arm: str, start: str, folder: str, rounds: int) -> dict[str, Any]:
 
 
 def warm_brio() -> dict[str, Any]:
-    """BRIO on the teacher's own paraphrases as the critic ranks them, wanted by `brio_dpo`."""
+    """BRIO on the critic's rankings of the teacher's paraphrases: the warm start of `brio_dpo`."""
     to = "data/rank"
     files = {"model": "models/warm/brio", "curve": f"{to}/curve.csv", "run": f"{to}/run.json"}
     return {**training("brio", f"models/{WARM_START}", to, 1), "wanted": "brio_dpo", **files}
 
 
-def earlier(found: Mapping[str, Any], arm: str) -> list[str]:
-    """The students of an arm's earlier rounds, in their order."""
+def earlier_students(found: Mapping[str, Any], arm: str) -> list[str]:
+    """The students of an arm's earlier rounds, first round first."""
     trainings = found["trainings"]
     return [
         name for name in found["attempts"] if name in trainings and trainings[name]["arm"] == arm
@@ -98,6 +100,7 @@ def earlier(found: Mapping[str, Any], arm: str) -> list[str]:
 
 
 def write(rounds: int, arms: Sequence[str], file: Path = FILE) -> dict[str, Any]:
+    """Write rounds.yaml; returns its content."""
     found = table(rounds, arms)
     with atomic(file) as handle:
         handle.write(HEAD + yaml.safe_dump(found, sort_keys=False))
@@ -105,14 +108,15 @@ def write(rounds: int, arms: Sequence[str], file: Path = FILE) -> dict[str, Any]
 
 
 def read(file: Path = FILE) -> dict[str, Any]:
+    """The content of rounds.yaml. Raises ParamsError when the file does not exist."""
     if not file.is_file():
-        raise ParamsError(f"{file}: no such file. `quip rounds 1` writes it.")
+        raise ParamsError(f"{file}: no such file. Run `quip rounds 1` to write it.")
     found = yaml.safe_load(file.read_text(encoding="utf-8"))
     return found if isinstance(found, dict) else {}
 
 
 def check(arms: Sequence[str], file: Path = FILE) -> int:
-    """How many rounds there are. Raises ParamsError when the file is not what `quip rounds` writes
+    """The number of rounds. Raises ParamsError when the file differs from what `quip rounds` writes
     for these arms."""
     found = read(file)
     rounds = found.get("rounds")

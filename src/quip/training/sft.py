@@ -1,8 +1,8 @@
-"""Maximum likelihood on (literal, paraphrase) pairs: by TRL's SFTTrainer for a causal student, by
-`quip.training.loop` for an encoder-decoder. The loss is on the paraphrase only.
+"""Supervised fine-tuning: maximum likelihood on (literal, paraphrase) pairs.
 
-Used by `sft` (from the base model) and by the baselines `ft` (more imitation) and `sd`
-(self-distillation on the critic's favourites), which start from the warm start.
+TRL's SFTTrainer trains a causal student, `quip.training.loop` an encoder-decoder. The loss is on
+the paraphrase only. The stage `sft` starts from the base model. The baselines `ft` (more imitation)
+and `sd` (self-distillation on the critic's favourites) start from the warm start.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from quip.models.likelihood import Texts, forward
 from quip.models.packing import IGNORED
 from quip.models.student import Student, completion, prompt
 from quip.training import trainer
-from quip.training.loop import Figures, Mean, Objective, by_loop
+from quip.training.loop import Mean, Metrics, Objective, loop_fit
 from quip.training.losses import cross_entropy
 
 Pairs = Sequence[TrainingPair]
@@ -41,20 +41,21 @@ def imitate(
     """Train `base` on `pairs`, with the loss on `held_out` each epoch; save to `out`."""
 
     def fit(student: Student, rows: Pairs, job: trainer.Job) -> Any:
-        chosen = trl(held_out, params) if student.family == "causal" else loop(held_out)
-        return chosen(student, rows, job)
+        causal = student.family == "causal"
+        family_fit = make_trl_fit(held_out, params) if causal else make_loop_fit(held_out)
+        return family_fit(student, rows, job)
 
     trainer.train(name, fit, params, base, data, pairs, out, curve, run_file, {"base": base})
 
 
-def trl(held_out: Pairs, params: Imitation) -> trainer.Fit:
+def make_trl_fit(held_out: Pairs, params: Imitation) -> trainer.Fit:
     def make_trainer(student: Student, rows: Pairs, shared: dict[str, Any]) -> Any:
         from datasets import Dataset
         from trl import SFTConfig
 
-        from quip.training.trl_trainers import Sft
+        from quip.training.trl_trainers import PackedSftTrainer
 
-        return Sft(
+        return PackedSftTrainer(
             model=student.model,
             args=SFTConfig(
                 **shared,
@@ -67,16 +68,16 @@ def trl(held_out: Pairs, params: Imitation) -> trainer.Fit:
             peft_config=trainer.peft_config(params.lora),
         )
 
-    return trainer.by_trl(make_trainer)
+    return trainer.trl_fit(make_trainer)
 
 
 def prompt_completion(pairs: Pairs) -> list[dict[str, str]]:
     return [{"prompt": prompt(p.literal), "completion": completion(p.paraphrase)} for p in pairs]
 
 
-def loop(held_out: Pairs) -> trainer.Fit:
-    def objective_of(student: Student, rows: Pairs, params: trainer.Training) -> Objective:
-        def loss(batch: Pairs) -> tuple[list[Mean], Figures]:
+def make_loop_fit(held_out: Pairs) -> trainer.Fit:
+    def make_objective(student: Student, rows: Pairs, params: trainer.Training) -> Objective:
+        def loss(batch: Pairs) -> tuple[list[Mean], Metrics]:
             logits, labels = forward(student, as_texts(batch), params.max_length)
             scored = labels != IGNORED
             right = (logits.argmax(-1) == labels)[scored].float().mean()
@@ -84,15 +85,15 @@ def loop(held_out: Pairs) -> trainer.Fit:
             entropy = Mean(cross_entropy(logits, labels), tokens)
             return [entropy], {"mean_token_accuracy": Mean(right.item(), tokens)}
 
-        def evaluated() -> dict[str, float]:
+        def evaluate() -> dict[str, float]:
             size = params.batch_size
             parts = [held_out[i : i + size] for i in range(0, len(held_out), size)]
             total = sum(loss(part)[0][0].value.item() * len(part) for part in parts)
             return {"eval_loss": total / len(held_out)}
 
-        return Objective(rows, loss, dropout=True, held_out=evaluated if held_out else None)
+        return Objective(rows, loss, dropout=True, held_out=evaluate if held_out else None)
 
-    return by_loop(objective_of)
+    return loop_fit(make_objective)
 
 
 def as_texts(pairs: Pairs) -> Texts:

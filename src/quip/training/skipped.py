@@ -1,6 +1,7 @@
-"""Arms that params.yaml does not name: their stages exist, end at once, and leave a note.
+"""Skipped arms: an arm that `arms` in params.yaml does not name writes placeholder outputs.
 
-So that one list, `arms`, chooses what is trained, and naming another arm disturbs no other.
+dvc.yaml holds the stages of every arm, and the list `arms` chooses which are trained. The stage of
+a skipped arm ends at once, so a change of `arms` re-runs no other arm.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from pathlib import Path
 from quip.core.jsonl import atomic, write_json
 
 
-def unwanted(role_file: str) -> bool:
-    """Whether data/roles/arms/<arm>.json says that the arm was not asked for."""
+def is_skipped(role_file: str) -> bool:
+    """Whether data/roles/arms/<arm>.json says that params.yaml does not name the arm."""
     return not json.loads(Path(role_file).read_text(encoding="utf-8"))["wanted"]
 
 
 def leave_note(arm: str, model: str, curve: str, run: str) -> None:
-    """Outputs that say why there is nothing: an empty curve, no run id, a note for the model."""
+    """Write placeholder outputs: an empty curve, a run without id, a note in place of a model."""
     print(f"{arm}: not in `arms` of params.yaml, nothing to train.")
     with atomic(Path(model) / "NOT_TRAINED") as handle:
         handle.write(f"Add '{arm}' to `arms` in params.yaml and run `dvc repro`.\n")

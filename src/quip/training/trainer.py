@@ -1,7 +1,7 @@
-"""What the training stages share: the run, the live curve, checkpoints, the saved model.
+"""Trainer shared by the training stages: MLflow run, live curve, checkpoints, saved model.
 
 TRL trains causal students, by supervised learning (SFTTrainer) and by DPO (DPOTrainer, the loss of
-Rafailov et al. 2023, equation 7). What TRL cannot do, `quip.training.loop` trains.
+Rafailov et al. 2023, equation 7). `quip.training.loop` trains what TRL cannot.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ COLUMNS = {
     "ranking_loss": "ranking_loss",
     "cross_entropy": "cross_entropy",
 }
-"""Names of the trainers -> columns of the curve."""
+"""The trainers' metric names -> columns of the training curve."""
 
 
 class Training(Section):
@@ -67,7 +67,7 @@ class Training(Section):
 
 
 class Job(NamedTuple):
-    """What a training has to do its work with: its checkpoints' folder and where curves go."""
+    """What a Fit gets beside student and rows: settings, checkpoint folder, MLflow run."""
 
     params: Training
     scratch: Path
@@ -75,11 +75,11 @@ class Job(NamedTuple):
 
 
 Fit = Callable[[Student, Sequence[Any], Job], tuple[Any, list[dict[str, float]]]]
-"""(student, rows, job) -> the trained model and its curve, one row a step."""
+"""(student, rows, job) -> (trained model, training curve with one row for each logged step)."""
 
 
 class Curve(TrainerCallback):
-    """Collects the trainer's log lines and passes each on to the MLflow run as it comes."""
+    """Training curve: collects the trainer's log lines and sends each to the MLflow run at once."""
 
     def __init__(self, run: runs.Run) -> None:
         self.run, self.rows = run, []  # type: ignore[var-annotated]
@@ -94,7 +94,7 @@ class Curve(TrainerCallback):
 def arguments(params: Training, scratch: Path, rows: int) -> dict[str, Any]:
     """The transformers.TrainingArguments that SFTConfig and DPOConfig have in common."""
     cpu = not torch.cuda.is_available()
-    share = distributed.share_of_batch(params.batch_size)
+    share = distributed.local_batch_size(params.batch_size)
     steps = max(1, round(rows / params.batch_size * params.epochs))
     return {
         "output_dir": str(scratch),
@@ -116,7 +116,7 @@ def arguments(params: Training, scratch: Path, rows: int) -> dict[str, Any]:
         "report_to": "none",
         "disable_tqdm": None,
         "dataloader_pin_memory": not cpu,
-        **distributed.sharded(),
+        **distributed.fsdp_arguments(),
     }
 
 
@@ -134,29 +134,29 @@ def peft_config(lora: Lora | None, family: Family = "causal") -> Any:
     )
 
 
-def by_trl(make_trainer: Any) -> Fit:
-    """Train by the TRL trainer that `make_trainer(student, rows, arguments)` builds."""
+def trl_fit(make_trainer: Any) -> Fit:
+    """A Fit by the TRL trainer that `make_trainer(student, rows, arguments)` builds."""
 
     def fit(student: Student, rows: Sequence[Any], job: Job) -> tuple[Any, list[dict[str, float]]]:
         check_causal(student)
         trainer = make_trainer(student, rows, arguments(job.params, job.scratch, len(rows)))
         trainer.add_callback(Curve(job.run))
         trainer.train(resume_from_checkpoint=last_checkpoint(job.scratch))
-        return whole(trainer), merged(trainer.state.log_history)
+        return gather_model(trainer), merge_log(trainer.state.log_history)
 
     return fit
 
 
-def whole(trainer: Any) -> Any:
-    """The trained model, put together again where FSDP had spread it over the processes."""
+def gather_model(trainer: Any) -> Any:
+    """The trained model; where FSDP sharded it, its weights are gathered in the first process."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     if not trainer.is_fsdp_enabled:
         return model
     weights = trainer.accelerator.get_state_dict(trainer.model)
-    again = type(model)(model.config)
-    if distributed.first():
-        again.load_state_dict(weights)
-    return again
+    gathered = type(model)(model.config)
+    if distributed.is_first():
+        gathered.load_state_dict(weights)
+    return gathered
 
 
 def train(
@@ -173,8 +173,11 @@ def train(
 ) -> None:
     """Train `base` on `rows` by `fit`, resuming after a kill; write model, curve and run.
 
-    `extra` are the settings to log beside those of `params`. `data` and `extra` with `params` and
-    `base` decide which checkpoints are this training's own.
+    data   names and paths of the input files, for the run
+    extra  settings to log beside those of `params`
+
+    `params`, `extra`, `base` and the bytes of `data` name the checkpoint folder, so a training
+    resumes only from checkpoints of its own settings and inputs.
     """
     started = time.time()
     params = params.model_copy(update={"precision": distributed.precision(params.precision)})
@@ -182,15 +185,15 @@ def train(
     set_seed(params.seed)
     student = load(base)
     check_length(student, params.max_length, f"{name.split('@')[0]}.max_length")
-    params = params.model_copy(update={"precision": settled(student, rows, params)})
+    params = params.model_copy(update={"precision": choose_precision(student, rows, params)})
     student.model.train()
     settings = {**params.model_dump(exclude={"lora"}), **extra, "rows": len(rows)}
     settings["lora_r"] = params.lora.r if params.lora else 0
-    tracked = runs.run(name, settings, data) if distributed.first() else nullcontext(quiet())
+    tracked = runs.run(name, settings, data) if distributed.is_first() else nullcontext(null_run())
     with tracked as run:
         model, history = fit(student, rows, Job(params, scratch, run))
         distributed.leave()
-        if not distributed.first():
+        if not distributed.is_first():
             return
         save(Student(model, student.tokenizer), out)
         write_curve(curve, history)
@@ -210,34 +213,40 @@ def train(
 
 
 DRIFT = 0.05
-"""The mean change of a text's log-probability a token by which bfloat16 counts as too coarse."""
+"""The largest mean change of log-probability per token, in nats, at which bfloat16 is used."""
 
 
-def settled(student: Student, rows: Sequence[Any], params: Training) -> Precision:
-    """The precision to train in: where it is left to us and the processor has bfloat16, bfloat16,
-    unless it changes what this student thinks of the first rows too much."""
+def choose_precision(student: Student, rows: Sequence[Any], params: Training) -> Precision:
+    """The precision to train in.
+
+    "auto" gives bfloat16 where the processor supports it, unless bfloat16 changes this student's
+    log-probabilities of the first rows by more than DRIFT.
+    """
     if params.precision != "auto" or not use_bf16("auto"):
         return params.precision
-    found = drift(student, first_texts(rows[:8]), params.max_length)
+    found = bf16_drift(student, first_texts(rows[:8]), params.max_length)
     if found > DRIFT:
-        print(f"train: bfloat16 is {found:.3f} nats a token off for this student; using float32.")
+        print(
+            f"train: bfloat16 changes log-probabilities by {found:.3f} nats per token for this "
+            "student; using float32."
+        )
         return "fp32"
     return "bf16"
 
 
 @torch.no_grad()
-def drift(student: Student, texts: Texts, max_length: int) -> float:
-    """How far bfloat16 moves the log-probability a token of a text, on average; in nats."""
-    each = []
+def bf16_drift(student: Student, texts: Texts, max_length: int) -> float:
+    """The mean change of log-probability per token that bfloat16 causes, in nats."""
+    means = []
     for bf16 in (False, True):
         with torch.autocast(student.model.device.type, torch.bfloat16, enabled=bf16):
             logps, tokens = sequence_logps(*forward(student, texts, max_length))
-        each.append(logps / tokens.clamp_min(1))
-    return (each[1] - each[0]).abs().mean().item()
+        means.append(logps / tokens.clamp_min(1))
+    return (means[1] - means[0]).abs().mean().item()
 
 
 def first_texts(rows: Sequence[Any]) -> Texts:
-    """The literals of training rows of any kind and a text of each to learn from."""
+    """The literal and one target text of each training row, whatever its type."""
     literals, texts = [], []
     for row in rows:
         row = getattr(row, "ranking", row)
@@ -250,36 +259,40 @@ def first_texts(rows: Sequence[Any]) -> Texts:
     return Texts(literals, range(len(texts)), texts)
 
 
-def quiet() -> runs.Run:
-    """The run of a process that is not the first: it reaches no server."""
+def null_run() -> runs.Run:
+    """A run that logs nowhere, for every process but the first."""
     return runs.Run()
 
 
 def scratch_folder(
     name: str, params: Training, extra: dict[str, Any], base: str, data: dict[str, Path]
 ) -> Path:
-    """Where checkpoints go: local, outside DVC's outputs, named by all that determines them."""
-    total = hashlib.sha256(json.dumps([params.model_dump(), extra, str(base)]).encode())
+    """The checkpoint folder: local, outside DVC's outputs, named by a digest of all inputs."""
+    inputs = hashlib.sha256(json.dumps([params.model_dump(), extra, str(base)]).encode())
     for path in data.values():
-        total.update(Path(path).read_bytes())
+        inputs.update(Path(path).read_bytes())
     if Path(base).is_dir():
-        total.update(digest(base).encode())
-    return paths.state("checkpoints", f"{name}-{total.hexdigest()[:16]}")
+        inputs.update(digest(base).encode())
+    return paths.state("checkpoints", f"{name}-{inputs.hexdigest()[:16]}")
 
 
 def last_checkpoint(scratch: Path) -> str | None:
-    """The newest whole checkpoint. One that a kill cut off lacks the trainer's state, which is
-    written last; starting from it would fail again and again."""
+    """The newest complete checkpoint; None without one.
+
+    The trainer writes its state last, so a checkpoint that a kill cut off lacks it. Resuming from
+    that one would fail every time.
+    """
     whole = [path.parent for path in scratch.glob("checkpoint-*/trainer_state.json")]
     if not whole:
         return None
     newest = max(whole, key=lambda folder: int(folder.name.removeprefix("checkpoint-")))
-    print(f"going on from {newest.name}")
+    print(f"resuming from {newest.name}")
     return str(newest)
 
 
-def merged(history: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
-    """The trainer's log as one row a step with our column names (also across a resume)."""
+def merge_log(history: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
+    """The trainer's log as one row for each step, with the curve's column names, also after a
+    resume."""
     rows: dict[int, dict[str, float]] = {}
     for entry in history:
         row = rows.setdefault(int(entry["step"]), {"step": int(entry["step"])})

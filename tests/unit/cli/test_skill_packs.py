@@ -191,5 +191,5 @@ def test_a_critic_grown_from_its_gold_pairs_agrees_with_the_other_half(pack: Pat
     pairs = graded_pairs.read(pack / "raw" / "gold.jsonl").pairs
     params = check(merged(pack)["reward"], reward.RewardParams, "reward")
     model = reward.train([pair for pair in pairs if pair.half == "tune"], params)
-    said = reward.verdicts(model, [pair for pair in pairs if pair.half == "held_out"])
+    said = reward.pair_accuracies(model, [pair for pair in pairs if pair.half == "held_out"])
     assert sum(said) / len(said) > 0.65

@@ -49,7 +49,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, list[str]]]:
 
     monkeypatch.setattr(reward, "train", train)
     monkeypatch.setattr(
-        reward, "verdicts", lambda n, pairs: [float(i < n) for i in range(len(pairs))]
+        reward, "pair_accuracies", lambda n, pairs: [float(i < n) for i in range(len(pairs))]
     )
     return asked
 

@@ -22,9 +22,9 @@ from quip.core.records import Preference, TrainingPair
 from quip.models import student
 from quip.models.likelihood import Texts, forward, length, padded
 from quip.models.packing import Text, laid_out, packs, shared_out, visible
-from quip.training.dpo import pairs_of
+from quip.training.dpo import trl_rows
 from quip.training.sft import prompt_completion
-from quip.training.trl_trainers import Dpo, Sft
+from quip.training.trl_trainers import PackedDpoTrainer, PackedSftTrainer
 from tiny_models import byte_bpe
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "bench"))
@@ -148,12 +148,12 @@ def dpo(kind: Any, make: Callable[[], student.Student], folder: Path, **more: An
     from datasets import Dataset
     from trl import DPOConfig
 
-    one, plain = make(), kind is not Dpo
+    one, plain = make(), kind is not PackedDpoTrainer
     return kind(
         model=one.model,
         ref_model=make().model if plain else None,
         args=DPOConfig(**settings(folder, precompute_ref_log_probs=not plain, **more)),
-        train_dataset=Dataset.from_list(pairs_of(gold(BATCH + 3))),
+        train_dataset=Dataset.from_list(trl_rows(gold(BATCH + 3))),
         processing_class=one.tokenizer,
     )
 
@@ -195,7 +195,7 @@ def test_dpo_has_trl_s_loss_curve_and_figures(
 
     more = {"loss_type": terms, "loss_weights": [1.0] * len(terms)}
     theirs = curve(dpo(DPOTrainer, proportioned, tmp_path / "a", **more))
-    ours = curve(dpo(Dpo, proportioned, tmp_path / "b", **more))
+    ours = curve(dpo(PackedDpoTrainer, proportioned, tmp_path / "b", **more))
     assert len(theirs) == len(ours) == 4
     assert len({row["loss"] for row in ours}) == 4
     for row, expected in zip(ours, theirs, strict=True):
@@ -206,7 +206,7 @@ def test_sft_has_trl_s_loss_curve_and_figures(proportioned: Any, tmp_path: Path)
     from trl import SFTTrainer
 
     theirs = curve(sft(SFTTrainer, proportioned, tmp_path / "a"))
-    ours = curve(sft(Sft, proportioned, tmp_path / "b"))
+    ours = curve(sft(PackedSftTrainer, proportioned, tmp_path / "b"))
     assert len(ours) == 4
     assert ours[-1]["loss"] < ours[0]["loss"]
     for row, expected in zip(ours, theirs, strict=True):
@@ -223,7 +223,7 @@ def test_dpo_takes_1_6_times_fewer_operations_than_trl(proportioned: Any, tmp_pa
     from trl import DPOTrainer
 
     theirs = whole(lambda: dpo(DPOTrainer, proportioned, tmp_path / "a"))
-    ours = whole(lambda: dpo(Dpo, proportioned, tmp_path / "b"))
+    ours = whole(lambda: dpo(PackedDpoTrainer, proportioned, tmp_path / "b"))
     assert theirs / ours >= 1.6
 
 
@@ -231,7 +231,7 @@ def test_sft_takes_1_2_times_fewer_operations_than_trl(proportioned: Any, tmp_pa
     from trl import SFTTrainer
 
     theirs = whole(lambda: sft(SFTTrainer, proportioned, tmp_path / "a"))
-    ours = whole(lambda: sft(Sft, proportioned, tmp_path / "b"))
+    ours = whole(lambda: sft(PackedSftTrainer, proportioned, tmp_path / "b"))
     assert theirs / ours >= 1.2
 
 

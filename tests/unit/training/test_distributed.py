@@ -1,4 +1,4 @@
-"""Several processes: two over gloo give what one gives, and fewer than asked are refused."""
+"""Distributed training: two processes give the result of one; a wrong count is refused."""
 
 from __future__ import annotations
 
@@ -30,37 +30,37 @@ def launch(**changes: Any) -> Launch:
     return Launch(**{**one, "mixed_precision": None, "fsdp": False, **changes})
 
 
-# ---- shares
+# ---- shards
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2, 7, 8])
 @pytest.mark.parametrize("size", [1, 2, 3])
-def test_shares_are_all_rows_in_order(rows: int, size: int, monkeypatch: Any) -> None:
+def test_shards_are_all_rows_in_order(rows: int, size: int, monkeypatch: Any) -> None:
     monkeypatch.setenv("WORLD_SIZE", str(size))
-    shares, evens = [], []
+    shards, evens = [], []
     for rank in range(size):
         monkeypatch.setenv("RANK", str(rank))
-        shares.append(list(distributed.mine(range(rows))))
-        evens.append(distributed.even(rows) if rows else [])
-    assert [row for share in shares for row in share] == list(range(rows))
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+        shards.append(list(distributed.local_shard(range(rows))))
+        evens.append(distributed.even_shard(rows) if rows else [])
+    assert [row for shard in shards for row in shard] == list(range(rows))
+    assert max(map(len, shards)) - min(map(len, shards)) <= 1
     assert len({len(places) for places in evens}) == 1
     assert [row for places in evens for row in places][:rows] == list(range(rows))
 
 
-def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_cannot_be_divided_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
-    assert distributed.share_of_batch(6) == 2
-    with pytest.raises(ParamsError, match="batch_size of 8 cannot be shared among 3"):
-        distributed.share_of_batch(8)
+    assert distributed.local_batch_size(6) == 2
+    with pytest.raises(ParamsError, match="batch_size of 8 cannot be divided among 3"):
+        distributed.local_batch_size(8)
 
 
-# ---- starting
+# ---- launch
 
 
 def test_one_process_starts_nothing(project: Callable[..., Path]) -> None:
     project()
-    assert not distributed.handed_over("quip.stages.sft", [])
+    assert not distributed.launch_processes("quip.stages.sft", [])
 
 
 def test_several_machines_meet_at_the_first() -> None:
@@ -76,13 +76,13 @@ def test_several_machines_meet_at_the_first() -> None:
 
 
 @pytest.mark.parametrize(("asked", "found"), [(4, 2), (1, 2)])
-def test_another_number_than_asked_is_refused(
+def test_another_number_of_processes_than_wanted_is_refused(
     asked: int, found: int, project: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project(launch={"processes": asked})
     monkeypatch.setenv("WORLD_SIZE", str(found))
-    with pytest.raises(LaunchError, match=f"asks for {asked} processes .* but {found} came up"):
-        distributed.handed_over("quip.stages.sft", [])
+    with pytest.raises(LaunchError, match=f"asks for {asked} processes .* but {found} started"):
+        distributed.launch_processes("quip.stages.sft", [])
 
 
 # ---- two real processes
@@ -244,7 +244,7 @@ def test_texts_drawn_by_two_processes(stage: str, data: Path, tiny_weights: Path
 
 
 @pytest.mark.slow
-def test_accelerate_that_starts_one_process_where_two_were_asked_for_is_refused(
+def test_accelerate_that_starts_one_process_instead_of_two_is_refused(
     data: Path, tiny_weights: Path
 ) -> None:
     """It says nothing itself (`--cpu --num_processes 2`)."""
@@ -254,5 +254,5 @@ def test_accelerate_that_starts_one_process_where_two_were_asked_for_is_refused(
     launcher = accelerate_launch("--cpu", "--num_processes", "2", "-m", "quip.stages.respond")
     done = run(data, *launcher, *stage)
     assert done.returncode != 0
-    assert "asks for 2 processes (launch.processes x launch.machines), but 1 came up" in done.stderr
+    assert "asks for 2 processes (launch.processes x launch.machines), but 1 started" in done.stderr
     assert not (data / "out.jsonl").exists()

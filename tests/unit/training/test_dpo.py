@@ -1,4 +1,4 @@
-"""Labels that the critic is not sure of: soft or smoothed, in DPO of either family."""
+"""Label noise in DPO of either family: soft labels and label smoothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from quip.models import student
 from quip.models.likelihood import forward
 from quip.models.student import Student
 from quip.training import dpo
-from quip.training.dpo import Smoothing, both_texts, dpo_objective, referenced
+from quip.training.dpo import Smoothing, both_texts, dpo_objective, reference_logps
 from quip.training.losses import sequence_logps
 from quip.training.trainer import Job, Training
 
@@ -61,9 +61,9 @@ def moved(folder: Path) -> Student:
 def loss(
     folder: Path, rows: list[Preference], smoothing: Smoothing, term: str = "sigmoid"
 ) -> float:
-    """What quip's own loop minimises, on one batch of all rows."""
+    """The loss of quip's own loop on one batch of all rows."""
     objective = dpo_objective(moved(folder), rows, PARAMS, BETA, smoothing, {term: 1.0})
-    terms, _ = objective.loss(referenced(student.load(folder), rows, PARAMS))
+    terms, _ = objective.loss(reference_logps(student.load(folder), rows, PARAMS))
     return float(sum(term.value.item() for term in terms))
 
 
@@ -98,7 +98,7 @@ def test_equal_confidence_is_one_smoothing_and_certainty_is_none(folder: Path) -
     assert loss(folder, pairs(0.8), "confidence") != pytest.approx(loss(folder, pairs(), 0.0))
 
 
-def test_a_pair_of_which_the_critic_is_not_sure_at_all_teaches_nothing(folder: Path) -> None:
+def test_a_pair_of_confidence_one_half_has_no_gradient(folder: Path) -> None:
     """At the reference the gradient of a pair is (1/2 - p) times its margin's."""
 
     def push(confidence: float) -> float:
@@ -126,7 +126,7 @@ def test_the_stage_trains_either_family_on_soft_labels(
     project(dpo={"label_smoothing": "confidence"})
     write_rows("preferences.jsonl", pairs())
     files = Namespace(start=str(folder), reference="", feedback="preferences.jsonl")
-    fit, _, rows, settings = dpo.by_dpo(files, PARAMS)
+    fit, _, rows, settings = dpo.dpo_recipe(files, PARAMS)
     job = Job(PARAMS, tmp_path / "scratch", Run())  # type: ignore[arg-type]
     trained, history = fit(student.load(folder), rows, job)
     assert settings["label_smoothing"] == "confidence"

@@ -39,7 +39,7 @@ def dpo(chosen: float, rejected: float, smoothing: Any = 0.0, beta: float = 0.1)
 # ---- DPO
 
 
-def test_a_student_that_has_not_moved_pays_log_2() -> None:
+def test_the_loss_of_an_unchanged_student_is_log_2() -> None:
     assert dpo(0.0, 0.0) == pytest.approx(LOG2)
     assert dpo(-3.0, -3.0, smoothing=0.3) == pytest.approx(LOG2)
 

@@ -1,4 +1,4 @@
-"""A reference that is another model needs no second one: the student is lent its weights."""
+"""Reference model: its weights are loaded into the student for a while, and taken out again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from quip.training import dpo as dpo_module
 from quip.training.dpo import both_texts, dpo_objective
 from quip.training.loop import minimise
 from quip.training.losses import sequence_logps
-from quip.training.reference_model import weights_of
+from quip.training.reference_model import reference_weights
 from quip.training.trainer import Job, Training
 from tiny_models import make_tiny_bart, make_tiny_student
 
@@ -32,7 +32,7 @@ FAMILIES = pytest.mark.parametrize("family", MAKERS)
 
 @pytest.fixture
 def folders(tmp_path: Path) -> Callable[[str], tuple[Path, Path]]:
-    """A student and another of the same make."""
+    """A student and another one of the same shape."""
 
     def make(family: str) -> tuple[Path, Path]:
         own, other = tmp_path / "own", tmp_path / "other"
@@ -62,29 +62,29 @@ def adapted(one: student.Student) -> student.Student:
 
 @FAMILIES
 @pytest.mark.parametrize("make", [lambda one: one, adapted], ids=["bare", "adapters"])
-def test_a_student_is_another_for_a_while_and_then_itself(
+def test_a_student_has_the_reference_weights_in_the_context_and_its_own_afterwards(
     family: str, make: Any, folders: Callable[[str], tuple[Path, Path]]
 ) -> None:
     own, other = folders(family)
     one = make(student.load(own))
     before, theirs = logps(one), logps(student.load(other))
-    with weights_of(other, one.model, own):
+    with reference_weights(other, one.model, own):
         assert torch.equal(logps(one), theirs)
     assert torch.equal(logps(one), before)
     assert not torch.allclose(before, theirs, atol=1e-2)
 
 
-def test_adapters_put_on_meanwhile_stay(folders: Callable[[str], tuple[Path, Path]]) -> None:
+def test_adapters_added_in_the_context_stay(folders: Callable[[str], tuple[Path, Path]]) -> None:
     own, other = folders("causal")
     one = student.load(own)
     before = logps(one)
-    with weights_of(other, one.model, own):
+    with reference_weights(other, one.model, own):
         adapted(one)
     assert torch.equal(logps(one), before)
     assert any("lora_" in name for name, _ in one.model.named_parameters())
 
 
-def test_weights_of_another_make_are_refused_and_the_student_is_itself_again(
+def test_weights_of_another_shape_are_refused_and_the_student_keeps_its_own(
     folders: Callable[[str], tuple[Path, Path]], tmp_path: Path
 ) -> None:
     own, _ = folders("causal")
@@ -94,14 +94,14 @@ def test_weights_of_another_make_are_refused_and_the_student_is_itself_again(
     before = logps(one)
     with (
         pytest.raises(WeightsError, match="foreign: no weights that fit"),
-        weights_of(foreign, one.model, own),
+        reference_weights(foreign, one.model, own),
     ):
         pass
     assert torch.equal(logps(one), before)
 
 
 @pytest.mark.parametrize("lora", [None, student.Lora(r=2, alpha=4, dropout=0.0)])
-def test_dpo_refers_to_the_reference_and_learns_from_the_start(
+def test_dpo_uses_the_reference_model_and_trains_the_start_model(
     lora: Any, folders: Callable[[str], tuple[Path, Path]], tmp_path: Path
 ) -> None:
     """TRL's trainer holds the reference's log-probabilities; its model is the start."""
@@ -117,7 +117,7 @@ def test_dpo_refers_to_the_reference_and_learns_from_the_start(
     )
     shared = {"output_dir": str(tmp_path / "out"), "report_to": "none", "use_cpu": True}
     shared |= {"bf16": False, "gradient_checkpointing": False}
-    with dpo_module.referring(one, str(own), str(other)):
+    with dpo_module.use_reference(one, str(own), str(other)):
         trainer = dpo_module.dpo_trainer(one, PAIRS, shared, lora, dpo)
     asked = logps(student.load(other)).tolist()
     assert list(trainer.train_dataset["ref_chosen_logps"]) == pytest.approx(asked[:2], abs=1e-4)
@@ -128,7 +128,7 @@ def test_dpo_refers_to_the_reference_and_learns_from_the_start(
 
 
 @FAMILIES
-def test_quip_s_own_loop_keeps_to_the_reference_while_the_student_moves(
+def test_quip_s_own_loop_keeps_the_reference_model_while_the_student_moves(
     family: str, folders: Callable[[str], tuple[Path, Path]], tmp_path: Path
 ) -> None:
     """Bit for bit: the rows hold the other model's log-probabilities before and after training."""
@@ -144,7 +144,7 @@ def test_quip_s_own_loop_keeps_to_the_reference_while_the_student_moves(
         precision="fp32",
         lora=None,
     )
-    with dpo_module.referring(one, str(own), str(other)):
+    with dpo_module.use_reference(one, str(own), str(other)):
         objective = dpo_objective(one, PAIRS, settings, 0.1, 0.0, {"sigmoid": 1.0})
     assert torch.equal(logps(one), start)
     minimise(one, objective, Job(settings, tmp_path / "scratch", runs.Run()))

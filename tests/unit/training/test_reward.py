@@ -1,4 +1,4 @@
-"""The learned critic: its lessons, its loss, its training on a tiny encoder, and its answers."""
+"""Reward model: its training pairs, its loss, its training on a tiny encoder, and its answers."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def encoder(tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(reward, "encoder", lambda base: tiny_encoder)
+    monkeypatch.setattr(reward, "encoder_source", lambda base: tiny_encoder)
     return tiny_encoder
 
 
@@ -101,13 +101,13 @@ def compared(a: str, b: str, word: str = "bus") -> Comparison:
     return Comparison("x", "test", f"I lost my {word}.", "dpo", "sft", a, b)
 
 
-# ---- lessons
+# ---- training pairs
 
 
-@pytest.mark.parametrize("spoil", corruptions.SPOILED)
-def test_a_spoiled_text_is_another_one(spoil: Callable[[str, str, Random], str]) -> None:
+@pytest.mark.parametrize("corrupt", corruptions.CORRUPTIONS)
+def test_a_corruption_changes_the_text(corrupt: Callable[[str, str, Random], str]) -> None:
     for pair in PAIRS:
-        assert spoil(pair.better, pair.literal, Random(1)) != pair.better
+        assert corrupt(pair.better, pair.literal, Random(1)) != pair.better
 
 
 def test_an_off_topic_text_belongs_to_another_literal() -> None:
@@ -116,8 +116,8 @@ def test_an_off_topic_text_belongs_to_another_literal() -> None:
     assert drawn == set(others[1:])
 
 
-def test_each_pair_is_taught_as_it_is_and_beside_two_worse_texts() -> None:
-    rows = reward.lessons(PAIRS, True, Random(1))
+def test_each_pair_is_trained_on_as_it_is_and_with_two_corruptions() -> None:
+    rows = reward.weighted_pairs(PAIRS, True, Random(1))
     assert len(rows) == 3 * len(PAIRS)
     for pair in PAIRS:
         worse = [row.worse for row in rows if row.better == pair.better]
@@ -156,12 +156,12 @@ def test_texts_of_a_batch_are_ranked_by_their_grades_within_one_scale() -> None:
 def test_the_ranking_term_enters_with_its_weight_and_votes_have_none() -> None:
     values = torch.tensor([0.3, -0.2, 0.1, 0.4])
     pairs = [graded(2.0, 1.0), PAIRS[1]]
-    batch = reward.lessons(pairs, False, Random(1))
-    alone, half, whole = (reward.loss_of(batch, values, w).item() for w in (0.0, 0.5, 1.0))
+    batch = reward.weighted_pairs(pairs, False, Random(1))
+    alone, half, whole = (reward.batch_loss(batch, values, w).item() for w in (0.0, 0.5, 1.0))
     assert half > alone
     assert whole - alone == pytest.approx(2 * (half - alone), abs=1e-6)
-    votes = reward.lessons(PAIRS[:2], False, Random(1))
-    assert reward.loss_of(votes, values, 1.0) == reward.loss_of(votes, values, 0.0)
+    votes = reward.weighted_pairs(PAIRS[:2], False, Random(1))
+    assert reward.batch_loss(votes, values, 1.0) == reward.batch_loss(votes, values, 0.0)
 
 
 def graded(better: float, worse: float, source: str = "file") -> GradedPair:
@@ -171,11 +171,11 @@ def graded(better: float, worse: float, source: str = "file") -> GradedPair:
 def test_a_pair_weighs_as_much_as_its_grades_differ() -> None:
     pairs = [graded(1.0, 0.0), graded(4.0, 1.0), PAIRS[1], graded(90.0, 10.0, "in percent")]
     assert reward.gap_weights(pairs) == [0.5, 1.5, 1.0, 1.0]
-    rows = reward.lessons(pairs, False, Random(1))
+    rows = reward.weighted_pairs(pairs, False, Random(1))
     assert sorted(row.weight for row in rows) == [0.5, 1.0, 1.0, 1.5]
 
 
-def test_grades_that_nowhere_differ_weigh_nothing_down() -> None:
+def test_pairs_of_equal_grades_have_weight_one() -> None:
     assert reward.gap_weights([graded(2.0, 2.0), graded(1.0, 1.0)]) == [1.0, 1.0]
 
 
@@ -186,18 +186,18 @@ def test_a_wide_gap_is_learned_where_votes_contradict_each_other(encoder: Path) 
     )
     plain = PARAMS.model_copy(update={"spoiled": False})
     for pairs in ([wide, narrow], [narrow, wide]):
-        assert reward.verdicts(reward.train(pairs, plain), [wide, narrow]) == [1.0, 0.0]
+        assert reward.pair_accuracies(reward.train(pairs, plain), [wide, narrow]) == [1.0, 0.0]
 
 
 def test_bases_are_pinned_models_local_folders_or_hub_ids(
     tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reward.weights, "path", lambda name: Path("pinned", name))
-    assert reward.encoder("all-minilm-l6-v2") == Path("pinned", "all-minilm-l6-v2")
-    assert reward.encoder(str(tiny_encoder)) == str(tiny_encoder)
-    assert reward.encoder("owner/model") == "owner/model"
+    assert reward.encoder_source("all-minilm-l6-v2") == Path("pinned", "all-minilm-l6-v2")
+    assert reward.encoder_source(str(tiny_encoder)) == str(tiny_encoder)
+    assert reward.encoder_source("owner/model") == "owner/model"
     with pytest.raises(WeightsError, match="no such folder"):
-        reward.encoder("./not/there")
+        reward.encoder_source("./not/there")
 
 
 def test_an_untrained_model_prefers_nothing(encoder: Path) -> None:
@@ -206,9 +206,9 @@ def test_an_untrained_model_prefers_nothing(encoder: Path) -> None:
 
 
 def test_it_learns_its_pairs(grown: reward_model.RewardModel) -> None:
-    assert reward.verdicts(grown, PAIRS) == [1.0] * len(PAIRS)
+    assert reward.pair_accuracies(grown, PAIRS) == [1.0] * len(PAIRS)
     turned = [p.model_copy(update={"better": p.worse, "worse": p.better}) for p in PAIRS]
-    assert reward.verdicts(grown, turned) == [0.0] * len(PAIRS)
+    assert reward.pair_accuracies(grown, turned) == [0.0] * len(PAIRS)
 
 
 def test_the_same_seed_gives_the_same_model(grown: reward_model.RewardModel) -> None:
@@ -295,7 +295,7 @@ def run_stage(wanted: bool = True) -> dict[str, object]:
     return found
 
 
-def test_the_stage_saves_what_its_recipe_grows(
+def test_the_stage_saves_the_model_of_its_recipe(
     encoder: Path, grown: reward_model.RewardModel, project: Callable[..., Path]
 ) -> None:
     project(reward=PARAMS.model_dump())

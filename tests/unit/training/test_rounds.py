@@ -54,8 +54,8 @@ def test_each_round_starts_from_the_one_before() -> None:
     assert {entry["reference"] for entry in (first, second, last)} == {"models/sft"}
     assert {entry["rounds"] for entry in (first, second, last)} == {3}
     assert list(table["attempts"]) == ["sft", "dpo-1", "dpo-2"], "other arms have no rounds"
-    assert rounds.earlier(table, "dpo") == ["dpo-1", "dpo-2"]
-    assert rounds.earlier(table, "brio") == []
+    assert rounds.earlier_students(table, "dpo") == ["dpo-1", "dpo-2"]
+    assert rounds.earlier_students(table, "brio") == []
 
 
 def test_one_round_more_keeps_the_attempts_there_are() -> None:
@@ -79,5 +79,5 @@ def test_a_file_of_another_shape_is_refused_with_the_command(tmp_path: Path, tex
 
 
 def test_a_missing_file_is_refused_with_the_command(tmp_path: Path) -> None:
-    with pytest.raises(ParamsError, match=r"no such file. `quip rounds 1` writes it"):
+    with pytest.raises(ParamsError, match=r"no such file. Run `quip rounds 1` to write it"):
         rounds.check(["sft"], tmp_path / "rounds.yaml")
