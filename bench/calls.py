@@ -143,7 +143,7 @@ def engine() -> dict[str, Any]:
     ]
     with connection.connect("embedded") as model:
         began = time.perf_counter()
-        with embedded.serving(model.settings.model, 6) as url:
+        with embedded.serve(model.settings.model, 6) as url:
             start = time.perf_counter() - began
             plain = one_by_one(url, asked)
         began = time.perf_counter()

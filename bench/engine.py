@@ -128,7 +128,7 @@ def limit(asked: Sequence[Request], at_once: int, threads: int | None = None) ->
     cores = hardware.cores
     hardware.cores = lambda: threads or cores()
     try:
-        with llamacpp.serving(MODEL, SLOTS) as url, ThreadPoolExecutor(at_once) as pool:
+        with llamacpp.serve(MODEL, SLOTS) as url, ThreadPoolExecutor(at_once) as pool:
             root = url.removesuffix("/v1")
             tokens = [tokens_of(root, request) for request in asked]
             began = time.perf_counter()

@@ -131,7 +131,7 @@ def test_quip_results_prints_the_table(small: Path) -> None:
 
 
 def test_the_engine_listens_on_the_loopback_only(small: Path) -> None:
-    with llamacpp.serving("qwen2.5-coder-1.5b-instruct-q4_k_m", 1) as base_url:
+    with llamacpp.serve("qwen2.5-coder-1.5b-instruct-q4_k_m", 1) as base_url:
         found = psutil.Process().net_connections(kind="inet")
         assert base_url.startswith("http://127.0.0.1:")
         assert {end.laddr.ip for end in found if end.status == psutil.CONN_LISTEN} == {"127.0.0.1"}

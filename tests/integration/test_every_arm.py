@@ -32,11 +32,11 @@ def test_all_arms_in_two_rounds(arms_project: Path, family: str, server: ChatSer
     models |= {f"{arm}-1": f"models/rounds/{arm}-1" for arm in rounds.FEEDBACK_ARMS}
     loaded = {name: student.load(folder) for name, folder in models.items()}
     assert {one.family for one in loaded.values()} == {family}
-    assert len({student.digest(folder) for folder in map(Path, models.values())}) == 9
+    assert len({student.weights_digest(folder) for folder in map(Path, models.values())}) == 9
     for arm in ALL_ARMS:
         run = json.loads(Path(f"data/runs/{arm}.json").read_text())
         assert run["run_id"], arm
-        assert run["model_sha256"] == student.digest(Path(f"models/{arm}"))
+        assert run["model_sha256"] == student.weights_digest(Path(f"models/{arm}"))
         assert len(read_rows(f"data/responses/{arm}.jsonl", Response)) == 2 + 3 + 2
         verdicts = read_rows(f"data/verdicts/{arm}.jsonl", Critique)
         assert len(verdicts) == 5

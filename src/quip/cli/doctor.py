@@ -109,7 +109,7 @@ def code() -> Iterator[Finding]:
 
 
 def weight_files() -> Iterator[Finding]:
-    absent = weights.missing(MODELS)
+    absent = weights.missing_models(MODELS)
     for name, size in absent:
         what = f"weights: {name} is not in {weights.cache()} yet ({size / 1e6:,.0f} MB)"
         yield Finding(

@@ -157,7 +157,7 @@ def disk() -> Iterator[Finding]:
     """Room for a run here, and for the weights that are still to be fetched, where they go."""
     remedy = "`dvc gc --workspace` drops what no stage needs"
     yield room(paths.root(), FREE_GIB, f"a run wants {FREE_GIB}; {remedy}")
-    lacking = sum(size for _, size in weights.missing(MODELS)) / 2**30
+    lacking = sum(size for _, size in weights.missing_models(MODELS)) / 2**30
     if lacking:
         wanted = f"the weights want {2 * lacking:,.1f}; QUIP_CACHE names another folder"
         yield room(weights.cache(), 2 * lacking, wanted)  # the packages are kept till all is there

@@ -74,7 +74,7 @@ class LLM:
             return
         with ExitStack() as stack:
             with clock.within("start"):
-                serving = llamacpp.serving(self.settings.model, self.settings.concurrency)
+                serving = llamacpp.serve(self.settings.model, self.settings.concurrency)
                 base_url = stack.enter_context(serving)
             yield base_url
 

@@ -7,9 +7,9 @@ Imports only tracking, core and runtime.
     hardware          cores and number formats
     likelihood        log-probabilities of texts
     llamacpp          the embedded llama.cpp server
-    packing           many texts in one forward pass of a causal model
+    packing           packed rows: many texts in one forward pass of a causal model
     pins              names and sha256 of the trusted model files
     student           the small language model, causal or encoder-decoder
-    weights           the pinned files on disk
-    weights_download  how a pinned file is fetched
+    weights           the cache of pinned model files
+    weights_download  download of a pinned file
 """

@@ -1,4 +1,4 @@
-"""Sentence embeddings by all-MiniLM-L6-v2: mean of the token vectors, normalised."""
+"""Sentence embeddings by all-MiniLM-L6-v2: the mean of the token vectors, normalised."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAME = "all-minilm-l6-v2"
 
 
 def vectors(texts: Sequence[str], batch_size: int = 64) -> Tensor:
-    """One row of length one a text, (n, 384)."""
+    """The embedding of each text, a row of norm 1: (n, 384)."""
     folder = weights.path(NAME)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModel.from_pretrained(folder).eval()
@@ -30,14 +30,16 @@ def vectors(texts: Sequence[str], batch_size: int = 64) -> Tensor:
 
 
 def cosines(left: Tensor, right: Tensor) -> list[float]:
-    """Cosine of each row of `left` with the row at the same place in `right`."""
+    """The cosine of each row of `left` and the same row of `right`; both (n, 384), of norm 1."""
     values: list[float] = (left * right).sum(-1).tolist()
     return values
 
 
 def self_similarity(rows: Tensor) -> float:
-    """Mean cosine of every two different rows; 0 of a single one. The sum over all pairs is the
-    square of the rows' sum, less each row with itself."""
+    """The mean cosine of every two different rows; 0 for a single row.
+
+    The sum over all pairs is the square of the rows' sum, less each row with itself.
+    """
     n = len(rows)
     if n < 2:
         return 0.0

@@ -1,8 +1,8 @@
-"""Drawing texts from a student: beam or greedy answers, and seeded nucleus samples.
+"""Text generation by a student: beam-search or greedy answers, and seeded nucleus samples.
 
-Every sample has a seed of its own and draws by the Gumbel-max trick, so that its text depends on
-neither its neighbours in the batch nor the order of the rows (but for floating-point noise). A
-literal is read once for all its samples, and a text that has ended leaves the batch.
+Every sample has its own seed and is drawn by the Gumbel-max trick. Its text therefore depends on
+neither its neighbours in the batch nor the order of the rows (apart from floating-point noise). A
+literal is read once for all its samples, and a finished text leaves the batch.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from quip.models.student import Student
 from quip.runtime.errors import DataError
 
 TOP_K = 200
-"""Sampling looks at this many likeliest tokens; the nucleus is taken among them."""
+"""Sampling considers this many likeliest tokens; the nucleus is chosen among them."""
 
 
 class SeededNucleus(LogitsProcessor):
-    """An exact nucleus sample of each row's next token, with one random generator a row.
+    """Nucleus sampling (Holtzman et al. 2020) with one random generator for each row.
 
-    argmax(log p + Gumbel noise) is a sample from p. As a logits processor, scores (batch,
-    vocabulary) come in as logits and go out with all mass on the sampled token, which makes greedy
-    decoding of `generate` a sample.
+    argmax(log p + Gumbel noise) is an exact sample from p. As a logits processor it takes logits
+    (batch, vocabulary) and returns scores with all mass on the sampled token, so that greedy
+    decoding by `generate` is sampling.
     """
 
     def __init__(self, seeds: Sequence[int], temperature: float, top_p: float) -> None:
@@ -51,7 +51,7 @@ class SeededNucleus(LogitsProcessor):
         return index.gather(-1, chosen).squeeze(-1)
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Go on with these rows alone."""
+        """Keep these rows only."""
         self.generators = [self.generators[row] for row in rows]
 
 
@@ -63,9 +63,12 @@ def respond(
     num_beams: int,
     batch_size: int = 32,
 ) -> list[str]:
-    """The student's answer to each literal, by beam search (1 beam: greedy)."""
+    """The student's answer to each literal, by beam search (1 beam: greedy).
+
+    Raises DataError when a literal leaves no room for the answer in the student's context.
+    """
     options = {"num_beams": num_beams, "do_sample": False, "max_new_tokens": max_new_tokens}
-    return in_batches(
+    return generate_in_batches(
         literals,
         batch_size,
         lambda rows: generate(student, [literals[i] for i in rows], options),
@@ -82,19 +85,23 @@ def sample(
     max_new_tokens: int,
     batch_size: int = 64,
 ) -> list[str]:
-    """One nucleus sample for each literal, drawn with the seed of the same place in `seeds`."""
+    """One nucleus sample for each literal, drawn with the seed at the same index of `seeds`.
+
+    Raises DataError when a literal leaves no room for the sample in the student's context.
+    """
 
     def texts(rows: Sequence[int]) -> list[str]:
         chooser = SeededNucleus([seeds[i] for i in rows], temperature, top_p)
-        return written(student, [literals[i] for i in rows], chooser, max_new_tokens)
+        return sample_batch(student, [literals[i] for i in rows], chooser, max_new_tokens)
 
-    return in_batches(literals, batch_size, texts)
+    return generate_in_batches(literals, batch_size, texts)
 
 
-def in_batches(
+def generate_in_batches(
     literals: Sequence[str], batch_size: int, texts_of: Callable[[Sequence[int]], list[str]]
 ) -> list[str]:
-    """Texts in the order of `literals`, made in batches of similar length (less padding)."""
+    """One text for each literal, in their order. Batches hold literals of similar length, for less
+    padding; `texts_of` makes the texts of one batch of row indices."""
     order = sorted(range(len(literals)), key=lambda i: (len(literals[i]), literals[i], i))
     texts = [""] * len(literals)
     with tqdm(total=len(order), desc="generate", unit="text", mininterval=1, disable=None) as bar:
@@ -108,8 +115,8 @@ def in_batches(
 
 @torch.inference_mode()
 def generate(student: Student, literals: Sequence[str], options: dict[str, Any]) -> list[str]:
-    """By the library's `generate`."""
-    batch = read(student, literals, options["max_new_tokens"])
+    """The answers of one batch by transformers' `generate`."""
+    batch = tokenize_prompts(student, literals, options["max_new_tokens"])
     tokenizer = student.tokenizer
     ids = student.model.generate(
         **batch,
@@ -121,10 +128,12 @@ def generate(student: Student, literals: Sequence[str], options: dict[str, Any])
     return [first_line(t) for t in tokenizer.batch_decode(ids[:, start:], skip_special_tokens=True)]
 
 
-def read(student: Student, literals: Sequence[str], max_new_tokens: int) -> Any:
-    """The tokens of the literals and their mask. A causal student's rows are padded on the left,
-    where they do not part prompt and answer; an encoder-decoder's on the right, since BART counts
-    positions from the row's first place."""
+def tokenize_prompts(student: Student, literals: Sequence[str], max_new_tokens: int) -> Any:
+    """The tokens of the student's inputs and their mask, both (n, length).
+
+    A causal student's rows are padded on the left, so that no padding separates prompt and answer.
+    An encoder-decoder's rows are padded on the right: BART counts positions from the row's start.
+    """
     tokenizer = student.tokenizer
     tokenizer.padding_side = "left" if student.family == "causal" else "right"
     batch = tokenizer(
@@ -138,19 +147,19 @@ def read(student: Student, literals: Sequence[str], max_new_tokens: int) -> Any:
 
 
 @torch.inference_mode()
-def written(
+def sample_batch(
     student: Student, literals: Sequence[str], chooser: SeededNucleus, max_new_tokens: int
 ) -> list[str]:
-    """One text for each literal, its tokens drawn by `chooser`, as `generate` would write it.
+    """One sampled text for each literal, with the tokens that `generate` would sample.
 
-    Each different literal is read once, in one pass that also gives the first token; what was read
-    is then copied to all its samples. Texts that have ended are taken out when they are an eighth
-    of the batch: taking out costs a copy of what the others have read and written.
+    Each distinct literal is read once, in one pass that also gives the first token's logits; its
+    cache is then copied to all its samples. Finished texts are removed when they are an eighth of
+    the batch, since each removal copies the cache of the others.
     """
-    different = list(dict.fromkeys(literals))
-    reader = Reader(student, read(student, different, max_new_tokens))
-    place = {literal: i for i, literal in enumerate(different)}
-    scores = reader.take([place[literal] for literal in literals])
+    distinct = list(dict.fromkeys(literals))
+    decoder = IncrementalDecoder(student, tokenize_prompts(student, distinct, max_new_tokens))
+    place = {literal: i for i, literal in enumerate(distinct)}
+    scores = decoder.take([place[literal] for literal in literals])
     tokens: list[list[int]] = [[] for _ in literals]
     live = list(range(len(literals)))
     end = student.tokenizer.eos_token_id
@@ -159,22 +168,22 @@ def written(
         for row, token in zip(live, drawn.tolist(), strict=True):
             if not tokens[row] or tokens[row][-1] != end:
                 tokens[row].append(token)
-        going = [i for i, row in enumerate(live) if tokens[row][-1] != end]
-        if not going or step + 1 == max_new_tokens:
+        unfinished = [i for i, row in enumerate(live) if tokens[row][-1] != end]
+        if not unfinished or step + 1 == max_new_tokens:
             break
-        if len(going) <= len(live) * 7 / 8:
-            live, drawn = [live[i] for i in going], drawn[going]
-            reader.keep(going)
-            chooser.keep(going)
-        scores = reader.next(drawn)
+        if len(unfinished) <= len(live) * 7 / 8:
+            live, drawn = [live[i] for i in unfinished], drawn[unfinished]
+            decoder.keep(unfinished)
+            chooser.keep(unfinished)
+        scores = decoder.next(drawn)
     return [first_line(t) for t in student.tokenizer.batch_decode(tokens, skip_special_tokens=True)]
 
 
-class Reader:
-    """What a student has read and written so far, one row a text, and its next logits."""
+class IncrementalDecoder:
+    """Incremental decoding: the key-value cache of a batch, one row for each text."""
 
     def __init__(self, student: Student, batch: Any) -> None:
-        """Read the literals: `batch` has their tokens and mask."""
+        """Read the inputs; `batch` has their tokens and mask."""
         self.model, self.causal = student.model, student.family == "causal"
         self.mask = batch["attention_mask"]
         self.encoded: Any = None
@@ -188,24 +197,24 @@ class Reader:
             self.scores = self.step(torch.full_like(self.mask[:, :1], start), None, None)
 
     def step(self, ids: Tensor, positions: Tensor | None, cache: Any) -> Tensor:
-        """Read (or write) `ids`; the logits after the last of them, (rows, vocabulary)."""
+        """Feed `ids` (rows, n) to the model; returns the last logits, (rows, vocabulary)."""
         if self.causal:
-            given = {"input_ids": ids, "logits_to_keep": 1}
+            inputs = {"input_ids": ids, "logits_to_keep": 1}
             if "position_ids" in inspect.signature(type(self.model).forward).parameters:
-                given["position_ids"] = positions
+                inputs["position_ids"] = positions
         else:
-            given = {"decoder_input_ids": ids, "encoder_outputs": self.encoded}
-        out = self.model(**given, attention_mask=self.mask, past_key_values=cache, use_cache=True)
+            inputs = {"decoder_input_ids": ids, "encoder_outputs": self.encoded}
+        out = self.model(**inputs, attention_mask=self.mask, past_key_values=cache, use_cache=True)
         self.cache = out.past_key_values
         return out.logits[:, -1]
 
     def take(self, rows: Sequence[int]) -> Tensor:
-        """A row for each of `rows`, which may name one several times; their first logits."""
+        """Keep `rows`, which may repeat a row; returns the logits of their first tokens."""
         self.keep(rows)
         return self.scores[torch.tensor(rows, device=self.mask.device)]
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Go on with these rows alone."""
+        """Keep these rows only."""
         index = torch.tensor(rows, device=self.mask.device)
         self.cache.batch_select_indices(index)
         self.mask = self.mask[index]
@@ -217,7 +226,7 @@ class Reader:
             )
 
     def next(self, tokens: Tensor) -> Tensor:
-        """Write one token a row; the logits of the one after it."""
+        """Append one token to each row, (rows,); returns the next logits, (rows, vocabulary)."""
         ids = tokens.unsqueeze(-1)
         if not self.causal:
             return self.step(ids, None, self.cache)
@@ -227,19 +236,22 @@ class Reader:
 
 
 def check_fits(
-    student: Student, lengths: Sequence[int], literals: Sequence[str], written: int
+    student: Student, lengths: Sequence[int], literals: Sequence[str], new_tokens: int
 ) -> None:
-    """Refuse a literal that leaves no room in the student's context for the `written` tokens."""
+    """Refuse a literal that leaves no room in the student's context for `new_tokens`.
+
+    `lengths` are the inputs' lengths in tokens. Raises DataError.
+    """
     for length, literal in zip(lengths, literals, strict=True):
-        needed = length + written if student.family == "causal" else max(length, written)
+        needed = length + new_tokens if student.family == "causal" else max(length, new_tokens)
         if student.context is not None and needed > student.context:
             raise DataError(
-                f"the input {literal[:40]!r} takes {length} tokens, with {written} to write; the "
-                f"student's context holds {student.context}. Lower prepare.max_words or "
-                "max_new_tokens, or choose another student (sft.base)."
+                f"the input {literal[:40]!r} takes {length} tokens and the answer up to "
+                f"{new_tokens}; the student's context holds {student.context}. Lower "
+                "prepare.max_words or max_new_tokens, or choose another student (sft.base)."
             )
 
 
 def first_line(text: str) -> str:
-    """The answer is one line; whatever the student writes after it is not part of it."""
+    """The answer: the first line of what the student wrote."""
     return text.strip().split("\n")[0].strip()

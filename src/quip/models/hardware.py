@@ -1,4 +1,4 @@
-"""How many processors there are, and in which number format a model computes on them."""
+"""Hardware: the number of usable cores and the number format a model computes in."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 
 
 def cores() -> int:
-    """The processors this process may really use."""
+    """The number of processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -15,9 +15,9 @@ Precision = Literal["auto", "fp32", "bf16"]
 
 
 def use_bf16(precision: Precision) -> bool:
-    """Whether to compute in bfloat16: as asked, or "auto": where the processor has it.
+    """Whether to compute in bfloat16; "auto" uses it where the processor supports it natively.
 
-    Without native support bfloat16 is slower than float32, so it is not guessed.
+    Without native support bfloat16 is slower than float32.
     """
     if precision != "auto":
         return precision == "bf16"

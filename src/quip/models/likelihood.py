@@ -1,8 +1,8 @@
-"""How likely a student finds a text: one forward pass for many texts, both families of students.
+"""Log-probabilities of texts under a student: one forward pass for many texts, either family.
 
-A text's log-probability depends on neither its padding nor its neighbours in the batch (but for
-floating-point noise): padding is masked, and positions are counted from a text's own first token.
-Either family reads each literal once, however many texts answer it.
+A text's log-probability depends on neither its padding nor its neighbours in the batch (apart from
+floating-point noise): padding is masked, and positions count from a text's own first token. Either
+family reads each literal once, however many texts answer it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class Texts(NamedTuple):
 def forward(student: Student, batch: Texts, max_length: int) -> tuple[Tensor, Tensor]:
     """Logits (n, length, vocabulary) and the labels (n, length) they predict, for n texts.
 
-    Rows that are too long keep their first `max_length` tokens, as TRL does.
+    Places after a text's end have the label IGNORED. Longer rows keep their first `max_length`
+    tokens, as in TRL.
     """
     if student.family == "causal":
         return forward_causal(student, batch, max_length)
@@ -36,6 +37,7 @@ def forward(student: Student, batch: Texts, max_length: int) -> tuple[Tensor, Te
 
 
 def forward_causal(student: Student, batch: Texts, max_length: int) -> tuple[Tensor, Tensor]:
+    """`forward` of a causal student, on packed rows where the model supports them."""
     tokens = [
         causal_tokens(student, batch.literals[row], text, max_length)
         for row, text in zip(batch.rows, batch.texts, strict=True)
@@ -43,7 +45,7 @@ def forward_causal(student: Student, batch: Texts, max_length: int) -> tuple[Ten
     texts = [Text(tuple(ids[:n]), tuple(ids[n:])) for ids, n in tokens]
     found = logits(student.model, texts)
     each = found.split([len(text.tokens) for text in texts])
-    labels = padded([text.tokens for text in texts], IGNORED).to(found.device)
+    labels = pad_rows([text.tokens for text in texts], IGNORED).to(found.device)
     return torch.nn.utils.rnn.pad_sequence(list(each), batch_first=True), labels
 
 
@@ -59,19 +61,20 @@ def causal_tokens(
 def forward_encoder_decoder(
     student: Student, batch: Texts, max_length: int
 ) -> tuple[Tensor, Tensor]:
-    """Always padded on the right: BART counts positions from the row's first place.
+    """`forward` of an encoder-decoder, whose encoder reads each literal once.
 
-    The decoder reads the labels moved one place to the right, behind the model's own start token
+    Rows are padded on the right: BART counts positions from the row's start. The decoder reads the
+    labels shifted one place to the right, after the model's own start token
     (`prepare_decoder_input_ids_from_labels`).
     """
     from transformers.modeling_outputs import BaseModelOutput
 
     model, device = student.model, student.model.device
     sources = [student.tokenizer(text)["input_ids"][:max_length] for text in batch.literals]
-    ids = padded(sources, student.tokenizer.pad_token_id).to(device)
-    mask = padded([[1] * len(row) for row in sources], 0).to(device)
+    ids = pad_rows(sources, student.tokenizer.pad_token_id).to(device)
+    mask = pad_rows([[1] * len(row) for row in sources], 0).to(device)
     targets = [target_tokens(student, text, max_length) for text in batch.texts]
-    labels = padded(targets, IGNORED).to(device)
+    labels = pad_rows(targets, IGNORED).to(device)
     read = model.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
     rows = torch.tensor(batch.rows, device=device)
     logits = model(
@@ -84,21 +87,21 @@ def forward_encoder_decoder(
 
 
 def target_tokens(student: Student, text: str, max_length: int) -> list[int]:
-    """The tokens an encoder-decoder writes for `text`, as its own tokenizer frames them."""
+    """The tokens an encoder-decoder writes for `text`, with its tokenizer's special tokens."""
     ids: list[int] = student.tokenizer(text_target=text)["input_ids"]
     end = student.tokenizer.eos_token_id
     return (ids if ids and ids[-1] == end else [*ids, end])[:max_length]
 
 
-def length(student: Student, literal: str, text: str, max_length: int) -> int:
-    """How many tokens of `text` are scored: its own and end-of-sequence."""
+def count_tokens(student: Student, literal: str, text: str, max_length: int) -> int:
+    """The number of scored tokens of `text`: its own and end-of-sequence."""
     if student.family == "causal":
         ids, start = causal_tokens(student, literal, text, max_length)
         return max(0, len(ids) - start)
     return len(target_tokens(student, text, max_length))
 
 
-def padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
-    """Rows of unlike length as one (n, longest) tensor, filled up with `value` on the right."""
+def pad_rows(rows: Sequence[Sequence[int]], value: int) -> Tensor:
+    """Rows of different lengths as one tensor (n, longest), padded with `value` on the right."""
     width = max(len(row) for row in rows)
     return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows])

@@ -1,8 +1,8 @@
-"""The embedded engine: llama.cpp's own server, in this process, on the loopback.
+"""Embedded engine: llama.cpp's own server, in this process, on the loopback interface.
 
-`with serving(model, concurrency) as base_url:` gives an OpenAI-compatible endpoint. It needs no
-key, no GPU and no installed server, and it dies with the process, so a kill leaves no orphan.
-One at a time on a machine: two sets of spinning threads on the same cores run five times slower.
+`with serve(model, concurrency) as base_url:` gives an OpenAI-compatible endpoint. It needs no key,
+no GPU and no installed server. It ends with the process, so a kill leaves no orphan. Only one runs
+on a machine at a time: two sets of spinning threads on the same cores run five times slower.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from quip.models.hardware import cores
 from quip.runtime.errors import EndpointError
 
 CONTEXT_PER_SLOT = 4096
-"""Tokens a slot can hold: a few-shot prompt takes about 900, an answer about 100."""
+"""Tokens of context in a slot: a few-shot prompt takes about 900, an answer about 100."""
 
 
 @contextmanager
-def serving(model: str, concurrency: int) -> Iterator[str]:
+def serve(model: str, concurrency: int) -> Iterator[str]:
     """Serve the pinned weights `model` with `concurrency` slots; yields the base URL.
 
-    Raises WeightsError when the weights cannot be had, EndpointError when the engine does not
+    Raises WeightsError when the weights cannot be fetched, EndpointError when the engine does not
     start.
     """
     path = weights.path(model)
-    with only_one(path):
-        server = start(path, concurrency)
+    with engine_lock(path):
+        server = start_server(path, concurrency)
         yield f"{server.listening_address}/v1"
         server.stop() if hasattr(server, "stop") else None
 
 
-def start(path: Path, concurrency: int):  # type: ignore[no-untyped-def]
+def start_server(path: Path, concurrency: int):  # type: ignore[no-untyped-def]
     import xllamacpp
 
     settings = xllamacpp.CommonParams()
@@ -55,12 +55,13 @@ def start(path: Path, concurrency: int):  # type: ignore[no-untyped-def]
 
 
 @contextmanager
-def only_one(path: Path) -> Iterator[None]:
+def engine_lock(path: Path) -> Iterator[None]:
+    """Hold the lock of the one engine on this machine that serves the weights at `path`."""
     lock = FileLock(path.with_name(f".{path.name}.engine.lock"))
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        print("the embedded engine is busy in another process; waiting for it.")
+        print("another process uses the embedded engine; waiting for it.")
         lock.acquire()
     try:
         yield

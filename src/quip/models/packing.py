@@ -1,13 +1,12 @@
-"""Many texts through a causal model for the price of their tokens: nothing is computed twice, and
-nothing that no loss looks at.
+"""Packed rows: many texts through a causal model without padding, shared prompts once.
 
-Texts that answer the same prompt share it: prompt and texts stand in one row, and a mask lets each
-text see the prompt and itself. Several such groups share a row, so that hardly any place is
-padding. The last token of a text predicts nothing and is left out. What comes back are the hidden
-states that predict the texts' tokens, and those alone meet the vocabulary.
+Texts that answer the same prompt share it: prompt and texts stand in one row, and an attention mask
+lets each text see the prompt and itself. Several such groups share a row, so hardly any place is
+padding. The last token of a text predicts nothing and is left out. Only the hidden states that
+predict the texts' tokens are multiplied with the vocabulary.
 
-`economise` gives this to TRL's trainers, which compute a row for every text, padded, and the logits
-of every place of it.
+`enable_packing` makes TRL's trainers compute packed rows. On their own they compute one padded row
+for every text and the logits of all its places.
 """
 
 from __future__ import annotations
@@ -25,28 +24,25 @@ from torch import Tensor, nn
 IGNORED = -100
 """The label of a position that is not part of the text (prompt, padding)."""
 
-Tokens = Sequence[int]
-
-IGNORED = -100
 PADDING = -1
 TOLERANCE = 1e-3
-"""How far a log-probability may be from that of the model's own forward for `packs`."""
+"""The largest difference of a log-probability, in nats, from that of the model's own forward."""
 
 
 class Text(NamedTuple):
-    """A text's tokens and those of the prompt before it."""
+    """The tokens of a text and of the prompt before it."""
 
     prompt: tuple[int, ...]
     tokens: tuple[int, ...]
 
 
 class Layout(NamedTuple):
-    """Rows of tokens, and where the states are that predict each text's tokens.
+    """Packed rows of tokens, and the places whose states predict each text's tokens.
 
     ids, positions  (rows, width)
-    group, part     (rows, width) which prompt a token belongs to (PADDING: none), and which of its
-                    texts (0: the prompt itself)
-    scored          for each text, in order, the flat places (row * width + column) of its states
+    group, part     (rows, width) the prompt a token belongs to (PADDING: none), and the text of
+                    that prompt (0: the prompt itself)
+    scored          for each text the flat places (row * width + column) that predict its tokens
     """
 
     ids: Tensor
@@ -56,8 +52,8 @@ class Layout(NamedTuple):
     scored: list[list[int]]
 
 
-def laid_out(texts: Sequence[Text], cost: float = 0.0, together: bool = True) -> Layout:
-    """The rows for `texts`. `cost`: what a place more of width costs, in places (attention).
+def pack_layout(texts: Sequence[Text], cost: float = 0.0, together: bool = True) -> Layout:
+    """The packed rows of `texts`; `cost` as in `attention_cost`.
 
     Without `together` every text has a row and a prompt of its own.
     """
@@ -69,7 +65,7 @@ def laid_out(texts: Sequence[Text], cost: float = 0.0, together: bool = True) ->
         len(texts[group[0]].prompt) + sum(max(0, len(texts[i].tokens) - 1) for i in group)
         for group in members
     ]
-    rows = shared_out(sizes, cost) if together else [[i] for i in range(len(members))]
+    rows = bin_pack(sizes, cost) if together else [[i] for i in range(len(members))]
     width = max(sum(sizes[g] for g in row) for row in rows)
     ids, positions, group_of, part_of = (
         [[fill] * width for _ in rows] for fill in (0, 0, PADDING, 0)
@@ -100,9 +96,12 @@ def laid_out(texts: Sequence[Text], cost: float = 0.0, together: bool = True) ->
     )
 
 
-def shared_out(sizes: Sequence[int], cost: float) -> list[list[int]]:
-    """Items of these sizes in rows of nearly equal length, in as many rows as are cheapest: the
-    longest first, each into the shortest row."""
+def bin_pack(sizes: Sequence[int], cost: float) -> list[list[int]]:
+    """Items of these sizes packed into rows: lists of item indices, of nearly equal total size.
+
+    Greedy: the largest item first, each into the shortest row. The number of rows is the one of
+    lowest cost, rows * width * (1 + cost * width).
+    """
     order = sorted(range(len(sizes)), key=lambda i: -sizes[i])
     best: tuple[float, list[list[int]]] | None = None
     for count in range(1, len(sizes) + 1):
@@ -121,39 +120,39 @@ def shared_out(sizes: Sequence[int], cost: float) -> list[list[int]]:
 
 
 def logits(model: Any, texts: Sequence[Text]) -> Tensor:
-    """(all tokens of all texts, vocabulary): what predicts the texts' tokens, one text after the
-    other. Prompts must not be empty."""
-    if packs(model):
+    """The logits that predict the texts' tokens, one text after the other: (tokens of all texts,
+    vocabulary). Prompts must not be empty."""
+    if supports_packing(model):
         found: Tensor = head(model)(states(model, texts))
         return found
-    layout = laid_out(texts, together=False)
+    layout = pack_layout(texts, together=False)
     ids, mask = layout.ids.to(model.device), (layout.group != PADDING).long().to(model.device)
     plain = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-    return at(plain, layout.scored)
+    return select_places(plain, layout.scored)
 
 
 def states(model: Any, texts: Sequence[Text]) -> Tensor:
-    """(all tokens of all texts, hidden): the last hidden states that predict the texts' tokens."""
-    layout = laid_out(texts, attention_cost(model))
+    """The last hidden states that predict the texts' tokens: (tokens of all texts, hidden)."""
+    layout = pack_layout(texts, attention_cost(model))
     ids, positions, group, part = (tensor.to(model.device) for tensor in layout[:4])
     hidden = backbone(model)(
         input_ids=ids,
-        attention_mask=visible(group, part),
+        attention_mask=packed_attention_mask(group, part),
         position_ids=positions,
         use_cache=False,
     ).last_hidden_state
-    return at(hidden, layout.scored)
+    return select_places(hidden, layout.scored)
 
 
-def at(values: Tensor, places: Sequence[Sequence[int]]) -> Tensor:
-    """The values of (rows, width, size) at flat places, one list after the other."""
+def select_places(values: Tensor, places: Sequence[Sequence[int]]) -> Tensor:
+    """The values (rows, width, size) at flat places, one list after the other: (places, size)."""
     flat = torch.tensor(list(itertools.chain.from_iterable(places)), device=values.device)
     return values.flatten(0, 1)[flat]
 
 
-def visible(group: Tensor, part: Tensor) -> Tensor:
-    """(rows, 1, width, width): whether a token (second last axis) sees another (last axis): an
-    earlier one, or itself, of its own prompt or of its own text."""
+def packed_attention_mask(group: Tensor, part: Tensor) -> Tensor:
+    """The attention mask, (rows, 1, width, width): true where a token (second last axis) sees
+    another (last axis). It sees itself and earlier tokens of its own prompt and its own text."""
     width = group.shape[1]
     earlier = torch.ones(width, width, dtype=torch.bool, device=group.device).tril()
     same_group = group.unsqueeze(2) == group.unsqueeze(1)
@@ -162,8 +161,8 @@ def visible(group: Tensor, part: Tensor) -> Tensor:
 
 
 def attention_cost(model: Any) -> float:
-    """What a place more of width costs a token, in units of the rest of its work: 4 operations for
-    each hidden unit of each layer, against 2 for each parameter."""
+    """The cost of attention to one more place of width, for a token, relative to its other work: 4
+    operations for each hidden unit of each layer, against 2 for each parameter."""
     config = model.config.get_text_config()
     inner = backbone(model)
     parameters = (
@@ -183,21 +182,25 @@ def head(model: Any) -> nn.Module:
     return module
 
 
-FITS: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
+PACKING_SUPPORT: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
 
 
-def packs(model: Any) -> bool:
-    """Whether packed rows give this model the log-probabilities of its own forward. (Not so with
-    attention that counts distances by place, with recurrent layers, or with logits that are scaled
-    after the head.) Tried out once for each model."""
-    if model not in FITS:
-        FITS[model] = tried(model)
-    return FITS[model]
+def supports_packing(model: Any) -> bool:
+    """Whether packed rows give this model the log-probabilities of its own forward; checked once
+    for each model.
+
+    They do not with attention that counts distances by place, with recurrent layers, or with logits
+    that are scaled after the head.
+    """
+    if model not in PACKING_SUPPORT:
+        PACKING_SUPPORT[model] = check_packing(model)
+    return PACKING_SUPPORT[model]
 
 
 @torch.no_grad()
-def tried(model: Any) -> bool:
-    """On a prompt with two texts and another with one, in evaluation and without autocast."""
+def check_packing(model: Any) -> bool:
+    """`supports_packing`, checked on a prompt with two texts and another with one, in evaluation
+    mode and without autocast."""
     if getattr(model.config, "_attn_implementation", "") != "sdpa":
         return False
     vocabulary = model.config.get_text_config().vocab_size
@@ -225,21 +228,25 @@ def tried(model: Any) -> bool:
         model.train(was)
 
 
-def economise(model: Any) -> None:
-    """Make `model(..., labels=..., fused_lm_head=True)`, which is how TRL's trainers call a model
-    after `trl.trainer.utils.add_fused_lm_head`, compute packed rows and the logits of the labelled
-    places only. The answer is the same; other calls, and models that it does not fit, are not
-    touched."""
+def enable_packing(model: Any) -> None:
+    """Make `model(..., labels=..., fused_lm_head=True)` compute packed rows, and logits at the
+    labelled places only.
+
+    TRL's trainers call a model this way after `trl.trainer.utils.add_fused_lm_head`. The results
+    are the same. Other calls, and models that do not support packing, are unchanged.
+    """
     from trl.trainer.utils import FusedCausalLMOutput
 
     plain = model.forward
-    if getattr(model.config.get_text_config(), "output_router_logits", False) or not packs(model):
-        print("train: this student's rows cannot be packed; TRL computes them as they come.")
+    if getattr(
+        model.config.get_text_config(), "output_router_logits", False
+    ) or not supports_packing(model):
+        print("train: this student does not support packed rows; TRL computes padded ones.")
         return
 
     @functools.wraps(type(model).forward)
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-        batch = taken_apart(args, kwargs) if kwargs.get("fused_lm_head") else None
+        batch = split_batch(args, kwargs) if kwargs.get("fused_lm_head") else None
         if batch is None:
             return plain(*args, **kwargs)
         labels = kwargs["labels"]
@@ -257,20 +264,20 @@ def economise(model: Any) -> None:
         counted = kwargs.get("num_items_in_batch")
         return FusedCausalLMOutput(
             loss=-found.sum() / (len(found) if counted is None else counted),
-            log_probs=spread(found, mask),
+            log_probs=scatter_to_mask(found, mask),
             label_mask=mask,
-            **{name: spread(value, mask) for name, value in more.items()},
+            **{name: scatter_to_mask(value, mask) for name, value in more.items()},
         )
 
     model.forward = types.MethodType(forward, model)
 
 
-def spread(values: Tensor, mask: Tensor) -> Tensor:
-    """`values`, one after the other, at the places of `mask`; zero elsewhere."""
+def scatter_to_mask(values: Tensor, mask: Tensor) -> Tensor:
+    """`values` (tokens,) at the true places of `mask` in order, zero elsewhere: mask's shape."""
     return values.new_zeros(mask.shape).masked_scatter(mask, values)
 
 
-KNOWN = {
+KNOWN_ARGUMENTS = {
     "input_ids",
     "attention_mask",
     "labels",
@@ -280,10 +287,16 @@ KNOWN = {
 }
 
 
-def taken_apart(args: Any, kwargs: dict[str, Any]) -> tuple[list[Text], Tensor] | None:
-    """The texts of a padded batch and the mask (n, length - 1) of the places that are scored; None
-    for a batch that is not prompts with texts after them, padded on the right."""
-    if args or set(kwargs) - KNOWN or not {"input_ids", "attention_mask", "labels"} <= set(kwargs):
+def split_batch(args: Any, kwargs: dict[str, Any]) -> tuple[list[Text], Tensor] | None:
+    """The texts of TRL's padded batch, and the mask (n, length - 1) of the scored places.
+
+    None when the batch does not consist of prompts with texts after them, padded on the right.
+    """
+    if (
+        args
+        or set(kwargs) - KNOWN_ARGUMENTS
+        or not {"input_ids", "attention_mask", "labels"} <= set(kwargs)
+    ):
         return None
     lengths = kwargs["attention_mask"].sum(-1).tolist()
     labels = kwargs["labels"]

@@ -1,8 +1,8 @@
-"""The student: a small language model, causal or encoder-decoder.
+"""Student: a small language model, causal or encoder-decoder.
 
-A causal one continues one plain prompt, `Literal: ...\\nFunny:`, with one line. The prompt is short
-because on a CPU every token costs; the model's own chat template would double a training row. An
-encoder-decoder (BART, the paper's) reads the literal itself and writes the paraphrase.
+A causal student continues one plain prompt, `Literal: ...\\nFunny:`, with one line. The prompt is
+short because every token costs time on a CPU; the model's own chat template would double a training
+row. An encoder-decoder (BART in the paper) reads the literal itself and writes the paraphrase.
 """
 
 from __future__ import annotations
@@ -50,30 +50,30 @@ class Student:
 
     @property
     def context(self) -> int | None:
-        """How many tokens it can read and write at once; None where positions have no end (T5)."""
+        """The context length in tokens; None for relative positions without a limit (T5)."""
         found = getattr(self.model.config, "max_position_embeddings", None)
         return int(found) if found else None
 
     def source(self, literal: str) -> str:
-        """What it reads before it writes."""
+        """The student's input for a literal."""
         return prompt(literal) if self.family == "causal" else literal
 
 
 def prompt(literal: str) -> str:
-    """What a causal student reads. No space at the end: it belongs to the completion."""
+    """The input of a causal student. The space after it belongs to the completion."""
     return f"Literal: {literal}\nFunny:"
 
 
 def completion(paraphrase: str) -> str:
-    """What a causal student writes (the tokenizer's end-of-sequence is added in training)."""
+    """The output of a causal student; training adds the tokenizer's end-of-sequence."""
     return f" {paraphrase}"
 
 
 def load(name: str | Path, precision: Precision = "fp32") -> Student:
-    """Load a student from a folder, a pinned base or a hub id; ready to generate, on the GPU where
+    """Load a student from a folder, a pinned base or a hub id, in evaluation mode, on the GPU where
     there is one.
 
-    Raises WeightsError when there is no such model or its tokenizer cannot end a text.
+    Raises WeightsError when the model cannot be loaded or its tokenizer has no end-of-sequence.
     """
     torch.set_num_threads(max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     source = weights.student_base(str(name))
@@ -90,7 +90,7 @@ def load(name: str | Path, precision: Precision = "fp32") -> Student:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if model.config.is_encoder_decoder:
-        plain_generation(model, tokenizer)
+        reset_generation_config(model, tokenizer)
     if use_bf16(precision):
         model = model.bfloat16()
     if torch.cuda.is_available():
@@ -99,15 +99,20 @@ def load(name: str | Path, precision: Precision = "fp32") -> Student:
 
 
 def auto_class(source: str | Path) -> Any:
-    """By the configuration, before anything is loaded: of some encoder-decoders (BART) transformers
-    makes a causal model out of half the weights, and the other half at random."""
+    """The transformers class of the model, by its configuration.
+
+    AutoModelForCausalLM would load an encoder-decoder such as BART as a causal model, with half of
+    its weights random.
+    """
     config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
 
 
-def plain_generation(model: Any, tokenizer: Any) -> None:
-    """Generate as asked and no other way: many encoder-decoders come with the beams, n-gram bans
-    and length penalties of the task they were last trained for."""
+def reset_generation_config(model: Any, tokenizer: Any) -> None:
+    """Drop the checkpoint's own generation settings, but for its special tokens.
+
+    Many encoder-decoders come with the beams, n-gram bans and length penalties of their last task.
+    """
     old = model.generation_config
     if model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id
@@ -120,16 +125,16 @@ def plain_generation(model: Any, tokenizer: Any) -> None:
 
 
 def check_causal(student: Student) -> None:
-    """Refuse an encoder-decoder where TRL would train it."""
+    """Refuse an encoder-decoder for training by TRL. Raises WeightsError."""
     if student.family != "causal":
         raise WeightsError(
-            "the student is an encoder-decoder: TRL trains those wrong without a word. "
+            "the student is an encoder-decoder, which TRL trains wrongly without an error. "
             "Choose a causal model, or train it by quip's own loop."
         )
 
 
 def check_length(student: Student, tokens: int, key: str) -> None:
-    """Refuse a setting that asks for more tokens than the student's context holds."""
+    """Refuse a setting of more tokens than the student's context holds. Raises ParamsError."""
     if student.context is not None and tokens > student.context:
         raise ParamsError(
             f"params.yaml: key '{key}' is {tokens}, but the student's context holds "
@@ -160,12 +165,12 @@ def remove(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
-def digest(folder: str | Path) -> str:
+def weights_digest(folder: str | Path) -> str:
     """sha256 over the names and bytes of the folder's safetensors files, in name order."""
-    total = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for path in sorted(Path(folder).glob("*.safetensors")):
-        total.update(path.name.encode())
+        sha256.update(path.name.encode())
         with path.open("rb") as handle:
             while block := handle.read(1 << 20):
-                total.update(block)
-    return total.hexdigest()
+                sha256.update(block)
+    return sha256.hexdigest()

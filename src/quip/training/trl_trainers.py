@@ -13,7 +13,7 @@ from transformers import Trainer
 from transformers.trainer_pt_utils import BatchRebalanceSampler
 from trl import DPOTrainer, SFTTrainer
 
-from quip.models.packing import economise
+from quip.models.packing import enable_packing
 from quip.training import distributed
 
 
@@ -50,7 +50,7 @@ class PackedSftTrainer(ShardedTrainer, SFTTrainer):
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
-        economise(base_model(self.model))
+        enable_packing(base_model(self.model))
 
 
 class PackedDpoTrainer(ShardedTrainer, DPOTrainer):
@@ -63,7 +63,7 @@ class PackedDpoTrainer(ShardedTrainer, DPOTrainer):
     def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
         """TRL's own passes them on through a file in the first process's temporary folder, which
         other machines cannot read."""
-        economise(base_model(self.model))
+        enable_packing(base_model(self.model))
         places = distributed.even_shard(len(dataset))
         found: list[tuple[float, float]] = []
         for start in range(0, len(places), batch_size):

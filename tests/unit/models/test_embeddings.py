@@ -1,4 +1,4 @@
-"""Likeness of embedded texts, worked by hand; the model itself is asked in the slow test."""
+"""Similarity of embeddings, worked by hand; the slow test runs the model itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Drawing texts: reproducible whatever the batch, and from the distribution it says."""
+"""Text generation: reproducible in any batch, and from the stated distribution."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_samples_are_those_that_generate_would_write(either: student.Student) ->
     assert found == expected
 
 
-def test_a_literal_is_read_once_and_a_text_that_has_ended_is_not_written_on(
+def test_a_literal_is_read_once_and_a_finished_text_leaves_the_batch(
     either: student.Student,
 ) -> None:
     """Rows of each call of the model: first the two literals, then fewer and fewer samples."""
@@ -179,7 +179,7 @@ def test_a_literal_is_read_once_and_a_text_that_has_ended_is_not_written_on(
         def keep(self, rows: list[int]) -> None:
             self.rows = [self.rows[row] for row in rows]
 
-    generation.written(either, LITERALS[:2] * 8, Scripted(), 30)
+    generation.sample_batch(either, LITERALS[:2] * 8, Scripted(), 30)
     assert calls == [2, 14, 12, 10, 8, 6, 4, 2]
 
 
@@ -255,7 +255,7 @@ def test_beam_search_answers_do_not_depend_on_the_batch(tiny: student.Student) -
     assert generation.respond(tiny, LITERALS[::-1], batch_size=4, **options) == together[::-1]
 
 
-def test_nothing_to_answer_is_no_answer(tiny: student.Student) -> None:
+def test_no_literals_give_no_answers(tiny: student.Student) -> None:
     assert generation.respond(tiny, [], max_new_tokens=4, num_beams=2) == []
 
 

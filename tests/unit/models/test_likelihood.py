@@ -1,4 +1,4 @@
-"""How likely a student finds a text, against a plain loop over its tokens."""
+"""Log-probabilities of texts under a student, against a plain loop over the tokens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from quip.models import student
-from quip.models.likelihood import Texts, forward, length
+from quip.models.likelihood import Texts, count_tokens, forward
 from quip.models.packing import IGNORED
 from quip.models.student import Student
 from quip.training.losses import sequence_logps
@@ -91,7 +91,7 @@ def test_the_batch_plays_no_part(tiny: Student) -> None:
     together = logps(tiny, BATCH)
     for i, (row, text) in enumerate(zip(BATCH.rows, BATCH.texts, strict=True)):
         alone = logps(tiny, Texts([LITERALS[row]], [0], [text]))[0]
-        tokens = length(tiny, LITERALS[row], text, 128)
+        tokens = count_tokens(tiny, LITERALS[row], text, 128)
         assert abs(float(alone - together[i])) / tokens < 1e-5
 
 
@@ -108,7 +108,7 @@ def test_the_encoder_reads_each_literal_once(tiny_bart: Path) -> None:
 def test_the_length_is_the_number_of_scored_tokens(tiny: Student) -> None:
     _, tokens = sequence_logps(*forward(tiny, BATCH, 128))
     assert tokens.tolist() == [
-        length(tiny, LITERALS[row], text, 128)
+        count_tokens(tiny, LITERALS[row], text, 128)
         for row, text in zip(BATCH.rows, BATCH.texts, strict=True)
     ]
 

@@ -1,4 +1,4 @@
-"""The embedded engine around its server: one at a time, and a clear line when it does not start."""
+"""The embedded engine: one at a time on a machine, and one line when it does not start."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_weights_are_served_with_room_for_every_slot(file: Path) -> None:
-    with llamacpp.serving("small", concurrency=3) as base_url:
+    with llamacpp.serve("small", concurrency=3) as base_url:
         assert base_url == "http://127.0.0.1:1/v1"
         assert Server.stopped == 0
     (used,) = Server.started
@@ -56,7 +56,7 @@ def test_the_weights_are_served_with_room_for_every_slot(file: Path) -> None:
 
 def test_a_second_engine_has_to_wait(file: Path) -> None:
     lock = FileLock(file.with_name(".small.gguf.engine.lock"))
-    with llamacpp.serving("small", 1), pytest.raises(Timeout):
+    with llamacpp.serve("small", 1), pytest.raises(Timeout):
         lock.acquire(timeout=0)
     lock.acquire(timeout=0)
     lock.release()
@@ -71,7 +71,7 @@ def test_an_engine_that_does_not_start_says_why(
     monkeypatch.setattr(sys.modules["xllamacpp"], "Server", fail)
     with (
         pytest.raises(EndpointError, match=r"did not start with .*small.gguf \(out of memory\)"),
-        llamacpp.serving("small", 1),
+        llamacpp.serve("small", 1),
     ):
         pass
     FileLock(file.with_name(".small.gguf.engine.lock")).acquire(timeout=0)

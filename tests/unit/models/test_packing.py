@@ -1,4 +1,4 @@
-"""Packed rows: the numbers of the plain way, for fewer operations."""
+"""Packed rows: the numbers of plain rows, for fewer operations."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from transformers import (
 
 from quip.core.records import Preference, TrainingPair
 from quip.models import student
-from quip.models.likelihood import Texts, forward, length, padded
-from quip.models.packing import Text, laid_out, packs, shared_out, visible
+from quip.models.likelihood import Texts, count_tokens, forward, pad_rows
+from quip.models.packing import Text, bin_pack, pack_layout, packed_attention_mask, supports_packing
 from quip.training.dpo import trl_rows
 from quip.training.sft import prompt_completion
 from quip.training.trl_trainers import PackedDpoTrainer, PackedSftTrainer
@@ -40,14 +40,14 @@ VOCABULARY = 2150
 
 def test_texts_of_one_prompt_share_it_and_see_nothing_of_each_other() -> None:
     texts = [Text((1, 2), (3, 4)), Text((9,), (8, 7, 6)), Text((1, 2), (5,))]
-    layout = laid_out(texts)
+    layout = pack_layout(texts)
     tokens = layout.ids.flatten().tolist()
     assert sorted(t for t, g in zip(tokens, layout.group.flatten(), strict=True) if g >= 0) == [
         *(1, 2, 3, 7, 8, 9)
     ], "each prompt once, and no text's last token"
     reads = [[tokens[place] for place in places] for places in layout.scored]
     assert reads == [[2, 3], [9, 8, 7], [2]]
-    mask = visible(layout.group, layout.part).flatten(0, 1)
+    mask = packed_attention_mask(layout.group, layout.part).flatten(0, 1)
     width = layout.ids.shape[1]
     for places, prefix in zip(layout.scored, ([1, 2, 3], [9, 8, 7], [1, 2]), strict=True):
         row, column = divmod(places[-1], width)
@@ -56,31 +56,31 @@ def test_texts_of_one_prompt_share_it_and_see_nothing_of_each_other() -> None:
 
 
 def test_positions_count_from_each_text_s_own_prompt() -> None:
-    layout = laid_out([Text((1, 2), (3, 4, 5)), Text((1, 2), (6, 7))])
+    layout = pack_layout([Text((1, 2), (3, 4, 5)), Text((1, 2), (6, 7))])
     assert layout.ids.tolist() == [[1, 2, 3, 4, 6]]
     assert layout.positions.tolist() == [[0, 1, 2, 3, 2]]
 
 
-def test_rows_come_out_nearly_equally_long() -> None:
+def test_rows_have_nearly_equal_lengths() -> None:
     sizes = [50, 40, 30, 30, 20, 20, 10]
-    rows = shared_out(sizes, cost=0.01)
+    rows = bin_pack(sizes, cost=0.01)
     assert sorted(i for row in rows for i in row) == list(range(len(sizes)))
     assert len(rows) > 1
     lengths = [sum(sizes[i] for i in row) for row in rows]
     assert sum(lengths) / (len(rows) * max(lengths)) > 0.9
-    assert len(shared_out(sizes, cost=0.0)) == 1, "without attention one row has no padding at all"
+    assert len(bin_pack(sizes, cost=0.0)) == 1, "without attention one row has no padding at all"
 
 
-def test_a_model_that_counts_distances_by_place_is_left_alone(tiny_student: Path) -> None:
+def test_a_model_that_counts_distances_by_place_is_not_packed(tiny_student: Path) -> None:
     from transformers import BloomConfig, BloomForCausalLM, MambaConfig, MambaForCausalLM
 
     torch.manual_seed(0)
     small = {"vocab_size": 99, "hidden_size": 32}
     learned = GPT2LMHeadModel(GPT2Config(vocab_size=99, n_embd=32, n_layer=2, n_head=2))
-    assert packs(student.load(tiny_student).model)
-    assert packs(learned), "learned positions are given, like any"
-    assert not packs(BloomForCausalLM(BloomConfig(n_layer=2, n_head=2, **small)))
-    assert not packs(MambaForCausalLM(MambaConfig(num_hidden_layers=2, **small)))
+    assert supports_packing(student.load(tiny_student).model)
+    assert supports_packing(learned), "learned positions are given, like any"
+    assert not supports_packing(BloomForCausalLM(BloomConfig(n_layer=2, n_head=2, **small)))
+    assert not supports_packing(MambaForCausalLM(MambaConfig(num_hidden_layers=2, **small)))
 
 
 # ---- against TRL's own trainers
@@ -249,7 +249,7 @@ def test_an_encoder_decoder_reads_a_literal_once_for_all_its_candidates(tiny_bar
 
     shared = passed(Texts(literals, rows, texts))
     repeated = passed(Texts([literals[i] for i in rows], range(len(rows)), texts))
-    ids = padded([one.tokenizer(text)["input_ids"] for text in literals], 1)
+    ids = pad_rows([one.tokenizer(text)["input_ids"] for text in literals], 1)
     with torch.no_grad():
         encoder = operations(lambda: one.model.get_encoder()(input_ids=ids))
     assert encoder > 0
@@ -267,5 +267,5 @@ def test_a_causal_student_reads_a_literal_once_for_all_its_candidates(tiny_stude
     )
     forward(one, Texts(literals, [0, 0, 1, 1], texts), 128)
     prompts = sum(len(one.tokenizer(student.prompt(literal))["input_ids"]) for literal in literals)
-    tokens = [length(one, literals[i // 2], text, 128) - 1 for i, text in enumerate(texts)]
+    tokens = [count_tokens(one, literals[i // 2], text, 128) - 1 for i, text in enumerate(texts)]
     assert prompts + sum(tokens) <= seen[-1] < 1.3 * (prompts + sum(tokens))

