@@ -16,7 +16,7 @@ from rapidfuzz import fuzz, process
 
 from quip.core.jsonl import read_rows
 from quip.core.records import LiteralText
-from quip.data.deduplication import Letters
+from quip.data.deduplication import SimilarityIndex
 from quip.runtime.errors import DataError, ParamsError
 from quip.stages.prepare import main
 
@@ -409,7 +409,7 @@ def test_a_column_that_is_not_there(run, place):
 
 def test_a_source_that_is_not_there(run):
     with pytest.raises(
-        DataError, match=r"prepare\.source: 'shiped' is no .*Did you mean 'shipped'"
+        DataError, match=r"prepare\.source: 'shiped' is neither .*Did you mean 'shipped'"
     ):
         run(source="shiped")
 
@@ -442,7 +442,7 @@ def test_the_letters_lose_no_near_duplicate(texts, against, cutoff):
         max((fuzz.ratio(text, other, score_cutoff=cutoff) for other in against), default=0.0)
         for text in texts
     ]
-    assert Letters(against).highest(texts, cutoff) == pytest.approx(every, abs=1e-4)
+    assert SimilarityIndex(against).highest(texts, cutoff) == pytest.approx(every, abs=1e-4)
 
 
 def test_most_pairs_are_never_compared_in_order(monkeypatch):
@@ -452,5 +452,5 @@ def test_most_pairs_are_never_compared_in_order(monkeypatch):
     monkeypatch.setattr(
         process, "cpdist", lambda left, right, **_: compared.append(len(left)) or [0.0] * len(left)
     )
-    Letters(texts[:200]).highest(texts[200:], 90)
+    SimilarityIndex(texts[:200]).highest(texts[200:], 90)
     assert 0 < sum(compared) < 0.2 * 200 * len(texts[200:])

@@ -82,7 +82,7 @@ def sentences(data: Path, column: str | None) -> list[Sentence]:
     found = read_source("source", str(data.resolve()), column, LITERALS)
     return [
         Sentence(id=row.id, text=row.text, emotion=row.emotion, split=row.split)
-        for row in (splits.assign(row, settings) for row in found)
+        for row in (splits.assign_split(row, settings) for row in found)
         if row.text
     ]
 

@@ -1,4 +1,4 @@
-"""The count of what a stage leaves out: nothing is dropped in silence."""
+"""Drop counts: how many rows a stage drops, and why."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 
 
 class Drops:
-    """How many were dropped by reason, and the first example of each."""
+    """The number of dropped rows by reason, and the first example of each reason."""
 
     def __init__(self) -> None:
         self.counter: Counter[str] = Counter()
@@ -17,7 +17,7 @@ class Drops:
         self.first.setdefault(reason, example)
 
     def counts(self) -> dict[str, int]:
-        """Reasons in alphabetical order, so that equal drops give equal files."""
+        """Counts by reason in alphabetical order, so that equal drops give equal files."""
         return dict(sorted(self.counter.items()))
 
     def __str__(self) -> str:

@@ -1,17 +1,17 @@
-"""Files of pairs that people graded, whatever their form, as rows of one form (GradedPair).
+"""Graded pairs: files of text pairs that people graded, read as rows of one type (GradedPair).
 
-Four forms are known by their columns, in .jsonl, .json, .csv and .tsv files:
+The columns of a .jsonl, .json, .csv or .tsv file say which of four forms it has:
 
-gold       `better`, `worse`: our gold pairs (data/raw/gold.jsonl), votes of `quip serve`, the human
-           kit's; `half` says what a pair may be used for
-headlines  `original1`, `edit1`, `original2`, `edit2`, `label`, and `meanGrade1`, `meanGrade2` where
-           there are any: SemEval-2020 task 7, subtask 2 (Hossain et al. 2020). The edit stands in
-           place of `<word/>`, the literal is the headline before it
+gold       `better`, `worse`: the gold pairs (data/raw/gold.jsonl), votes of `quip serve`, votes of
+           the human kit; `half` says whether a pair is for tuning or for measuring
+headlines  `original1`, `edit1`, `original2`, `edit2`, `label`, and optionally `meanGrade1`,
+           `meanGrade2`: SemEval-2020 task 7, subtask 2 (Hossain et al. 2020). The edit replaces
+           `<word/>`; the literal is the headline before the edit
 labelled   `text_a`, `text_b`, `label`: a, b or tie (1, 2 or 0)
-graded     `text_a`, `text_b`, `grade_a`, `grade_b`: more is better
+graded     `text_a`, `text_b`, `grade_a`, `grade_b`: a higher grade is better
 
-`literal`, `id` and `half` are kept where they are given, further columns are not read. A tie
-teaches nothing and measures nothing: it is left out and counted.
+`literal`, `id` and `half` are kept where a file has them; other columns are not read. Ties are left
+out and counted, because a tie has no better text to learn or to measure.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ GRADES = (("meanGrade1", "meanGrade2"), ("grade_a", "grade_b"))
 
 
 class GradedPair(Row):
-    """Two texts of which people liked one better.
+    """Two texts, one of which people preferred.
 
-    `literal` is "" where the texts say nothing in common; `half` None where the file does not say;
-    `grades` are those of `better` and `worse`; `source` is the file's name in params `graded`.
+    `literal` is "" where the file has none, and `half` None where the file has none. `grades` are
+    the grades of `better` and `worse`. `source` is the file's name in params `graded`.
     """
 
     id: str
@@ -51,19 +51,19 @@ class GradedPair(Row):
 
     @property
     def gap(self) -> float | None:
-        """By how much the grades differ; None without grades."""
+        """The difference of the grades; None without grades."""
         return None if self.grades is None else self.grades[0] - self.grades[1]
 
 
 class File(NamedTuple):
-    """The pairs of one file, and how many ties were left out."""
+    """The pairs of one file, and the number of ties left out."""
 
     pairs: list[GradedPair]
     ties: int
 
 
-class Shown(NamedTuple):
-    """A row before it is known which text won: the literal and both texts."""
+class UnlabelledPair(NamedTuple):
+    """The literal and both texts of a row, in the order of the file."""
 
     literal: str
     texts: tuple[str, str]
@@ -79,41 +79,45 @@ def read(path: str | Path, source: str = "") -> File:
     if not path.is_file():
         raise DataError(f"{path}: no such file of graded pairs.")
     records = read_table(str(path), path.read_bytes())
-    pairs = [pair_of(record, source) for record in records]
+    pairs = [parse_pair(record, source) for record in records]
     known = [pair for pair in pairs if pair is not None]
     if not known:
-        raise DataError(f"{path}: every row is a tie; there is nothing to learn or to measure.")
+        raise DataError(
+            f"{path}: every row is a tie. Add rows in which one text is better than the other."
+        )
     return File(known, len(pairs) - len(known))
 
 
-def pair_of(record: Record, source: str) -> GradedPair | None:
-    """One row, None when it is a tie."""
-    shown, winner = shown_of(record), winner_of(record)
+def parse_pair(record: Record, source: str) -> GradedPair | None:
+    """The pair of one row; None for a tie. Raises DataError for a malformed row."""
+    row, winner = read_texts(record), find_winner(record)
     if winner is None:
         return None
-    if shown.texts[0] == shown.texts[1]:
-        raise DataError(f"{record.where}: both texts are the same, yet one is the better.")
-    grades = grades_of(record)
+    if row.texts[0] == row.texts[1]:
+        raise DataError(f"{record.where}: both texts are the same, but the row is not a tie.")
+    grades = read_grades(record)
     if grades and grades[winner] < grades[1 - winner]:
         raise DataError(f"{record.where}: the label names the text with the lower grade.")
     return GradedPair(
         id=str(record.fields.get("id") or digest(source, record.where)[:12]),
-        literal=shown.literal,
-        better=shown.texts[winner],
-        worse=shown.texts[1 - winner],
-        half=half_of(record),
+        literal=row.literal,
+        better=row.texts[winner],
+        worse=row.texts[1 - winner],
+        half=read_half(record),
         grades=(grades[winner], grades[1 - winner]) if grades else None,
         source=source,
     )
 
 
-def shown_of(record: Record) -> Shown:
+def read_texts(record: Record) -> UnlabelledPair:
     if "original1" in record.fields:
-        return headlines(record)
+        return headline_texts(record)
     for names in (("better", "worse"), ("text_a", "text_b")):
         if names[0] in record.fields:
             literal = tidy(str(record.fields.get("literal") or ""))
-            return Shown(literal, (text(record, names[0]), text(record, names[1])))
+            return UnlabelledPair(
+                literal, (read_text(record, names[0]), read_text(record, names[1]))
+            )
     raise DataError(
         f"{record.where}: no form of graded pairs has the columns "
         f"{', '.join(map(str, record.fields))}. Wanted: better and worse; or text_a and text_b "
@@ -121,24 +125,24 @@ def shown_of(record: Record) -> Shown:
     )
 
 
-def headlines(record: Record) -> Shown:
-    """Both edits of one headline. Raises DataError when they belong to two."""
-    plain, edited = zip(*(edits(record, number) for number in "12"), strict=True)
+def headline_texts(record: Record) -> UnlabelledPair:
+    """Both edited versions of one headline. Raises DataError when the two headlines differ."""
+    plain, edited = zip(*(apply_edit(record, number) for number in "12"), strict=True)
     if plain[0] != plain[1]:
-        raise DataError(f"{record.where}: original1 and original2 are two headlines.")
-    return Shown(plain[0], cast(tuple[str, str], edited))
+        raise DataError(f"{record.where}: original1 and original2 are different headlines.")
+    return UnlabelledPair(plain[0], cast(tuple[str, str], edited))
 
 
-def edits(record: Record, number: str) -> tuple[str, str]:
-    """A headline as it was and with its edit."""
-    original, edit = text(record, f"original{number}"), text(record, f"edit{number}")
+def apply_edit(record: Record, number: str) -> tuple[str, str]:
+    """The headline before and after its edit."""
+    original, edit = read_text(record, f"original{number}"), read_text(record, f"edit{number}")
     if len(MARKED.findall(original)) != 1:
         raise DataError(f"{record.where}: original{number} does not mark one word as <word/>.")
     return tidy(MARKED.sub(r"\1", original)), tidy(MARKED.sub(lambda _: edit, original))
 
 
-def winner_of(record: Record) -> int | None:
-    """0 when the first text won, 1 when the second did, None when neither."""
+def find_winner(record: Record) -> int | None:
+    """The index of the better text, 0 or 1; None for a tie."""
     if "better" in record.fields:
         return 0
     if "label" in record.fields:
@@ -146,20 +150,22 @@ def winner_of(record: Record) -> int | None:
         if label not in SIDES:
             raise DataError(f"{record.where}: label is '{label}'. Wanted: {', '.join(SIDES)}.")
         return SIDES[label]
-    grades = grades_of(record)
+    grades = read_grades(record)
     if grades is None:
-        raise DataError(f"{record.where}: neither label nor grade_a and grade_b say which won.")
+        raise DataError(
+            f"{record.where}: no label, and no grade_a and grade_b, to say which text is better."
+        )
     return None if grades[0] == grades[1] else int(grades[1] > grades[0])
 
 
-def grades_of(record: Record) -> tuple[float, float] | None:
+def read_grades(record: Record) -> tuple[float, float] | None:
     for first, second in GRADES:
         if first in record.fields or second in record.fields:
-            return grade(record, first), grade(record, second)
+            return read_grade(record, first), read_grade(record, second)
     return None
 
 
-def grade(record: Record, name: str) -> float:
+def read_grade(record: Record, name: str) -> float:
     try:
         value = float(record.fields.get(name))  # type: ignore[arg-type]
     except (TypeError, ValueError):
@@ -169,14 +175,14 @@ def grade(record: Record, name: str) -> float:
     return value
 
 
-def half_of(record: Record) -> Half | None:
+def read_half(record: Record) -> Half | None:
     half = record.fields.get("half") or None
     if half not in (None, "tune", "held_out"):
         raise DataError(f"{record.where}: half is '{half}'. Wanted: tune, held_out or nothing.")
     return cast(Half | None, half)
 
 
-def text(record: Record, name: str) -> str:
+def read_text(record: Record, name: str) -> str:
     value = record.fields.get(name)
     found = tidy(value) if isinstance(value, str) else ""
     if not found:
@@ -184,19 +190,21 @@ def text(record: Record, name: str) -> str:
     return found
 
 
-def to_learn(pairs: Sequence[GradedPair]) -> list[GradedPair]:
+def tuning_pairs(pairs: Sequence[GradedPair]) -> list[GradedPair]:
     """The pairs a critic may learn from: all but the held-out half."""
     return [pair for pair in pairs if pair.half != "held_out"]
 
 
-def to_measure(pairs: Sequence[GradedPair]) -> list[GradedPair]:
+def evaluation_pairs(pairs: Sequence[GradedPair]) -> list[GradedPair]:
     """The pairs a critic may be measured on: all but the tuning half."""
     return [pair for pair in pairs if pair.half != "tune"]
 
 
-def by_literal(pairs: Sequence[GradedPair]) -> Iterator[GradedPair]:
-    """Pairs of a file without halves, with the half that follows from the literal, so that all
-    pairs of one literal serve either for learning or for measuring (as votes do)."""
+def assign_halves(pairs: Sequence[GradedPair]) -> Iterator[GradedPair]:
+    """The pairs, each with a half: its own, else one by a digest of its literal.
+
+    All pairs of one literal get the same half, for learning or for measuring, as votes do.
+    """
     for pair in pairs:
         key = digest(pair.literal or pair.id)
         half: Half = "tune" if int(key[:8], 16) % 2 else "held_out"

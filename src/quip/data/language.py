@@ -1,4 +1,4 @@
-"""Is a text English? A modest answer: only what is clearly something else is said not to be."""
+"""Language identification: whether a text is English. Doubtful texts count as English."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ from typing import Any
 
 from quip.core.text import words
 
-MIN_WORDS = 5  # shorter texts are names, smileys and guesses
-MARGIN = 0.35  # on 9,400 English sentences, chats included, 2 lie further on the wrong side
+MIN_WORDS = 5  # shorter texts, such as names and smileys, are not identified
+MARGIN = 0.35  # of 9,400 English sentences, chats included, 2 exceed it
 FOREIGN_SHARE = 0.1
 
 
 def is_english(text: str) -> bool:
-    """False for text in another script, or clearly more likely in another common language."""
-    return not other_script(text) and (words(text) < MIN_WORDS or not other_language(text))
+    """False for a text in another script, or much more likely in another common language."""
+    return not has_other_script(text) and (words(text) < MIN_WORDS or not has_other_language(text))
 
 
-def other_script(text: str) -> bool:
-    """Whether more than one letter, and more than a tenth of them, are not Latin."""
+def has_other_script(text: str) -> bool:
+    """Whether more than one letter, and more than FOREIGN_SHARE of all letters, are not Latin."""
     letters = [char for char in unicodedata.normalize("NFKC", text) if char.isalpha()]
     foreign = [char for char in letters if not unicodedata.name(char, "").startswith("LATIN")]
     return len(foreign) > max(1, FOREIGN_SHARE * len(letters))
 
 
-def other_language(text: str) -> bool:
+def has_other_language(text: str) -> bool:
+    """Whether the most likely language exceeds the confidence of English by more than MARGIN."""
     likely = {value.language.name: value.value for value in confidences(text)}
     return max(likely.values()) - likely["ENGLISH"] > MARGIN
 
@@ -36,7 +37,7 @@ def confidences(text: str) -> Any:
 
 @cache
 def detector() -> Any:
-    """Six common languages in Latin script: few, so that it starts in a third of a second."""
+    """Lingua's detector for six common languages in Latin script; it loads in 0.3 seconds."""
     from lingua import Language, LanguageDetectorBuilder
 
     languages = (

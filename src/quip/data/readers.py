@@ -1,9 +1,9 @@
-"""Files of other people as records: CSV, TSV, JSON, JSONL and plain text.
+"""File readers: CSV, TSV, JSON, JSONL and plain text as records.
 
-Every record knows where it came from, so that a mistake further on can name line and column.
-Two layouts are read by their own rules, because no CSV reader gets them right:
-EmpatheticDialogues (never quoted, a comma is written `_comma_`) and chat exports that went
-through a semicolon spreadsheet (every physical line quoted again and padded with `;;`).
+Every record holds its place in the file, so that later errors can name line and column. Two layouts
+have readers of their own, because CSV readers misread them: EmpatheticDialogues (never quoted, a
+comma is written `_comma_`), and chat exports that went through a semicolon spreadsheet (every
+physical line quoted again and padded with `;;`).
 """
 
 from __future__ import annotations
@@ -20,19 +20,21 @@ from typing import Any
 from quip.runtime.errors import DataError
 
 CHAT_START = re.compile(r'"?(\d[\w-]*),"?(.*)')
-# The dialogue's closing mark is an odd one; where the export lost count, the last `",` it is.
+# An odd number of quotation marks ends the dialogue; where the export miscounted, the last `",`.
 SUMMARY = re.compile(r'(?<!")((?:"")*)",.*', re.DOTALL)
 SUMMARY_AFTER_LOST_COUNT = re.compile(r'"+,(?=\S).*$')
 
 
 @dataclass(frozen=True)
 class Record:
+    """One row of a file; `where` names file and line (or item) for error messages."""
+
     where: str
     fields: dict[str, Any]
 
 
 def read_table(name: str, data: bytes) -> list[Record]:
-    """The records of one file; the ending of `name` says which kind it is.
+    """The records of one file, in the format that the ending of `name` says.
 
     Raises DataError with line and column when the file is empty, not UTF-8 or malformed.
     """
@@ -47,6 +49,7 @@ def read_table(name: str, data: bytes) -> list[Record]:
 
 
 def decode(name: str, data: bytes) -> str:
+    """UTF-8 text with line ends "\\n". Raises DataError with line and column of a wrong byte."""
     try:
         return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
@@ -59,6 +62,7 @@ def decode(name: str, data: bytes) -> str:
 
 
 def read_csv(name: str, text: str) -> Iterator[Record]:
+    """CSV in the layout that the header shows: EmpatheticDialogues, mangled chats, or standard."""
     header = text.lstrip().split("\n", 1)[0].strip()
     if header.startswith("conv_id,"):
         return read_unquoted(name, text)
@@ -68,7 +72,7 @@ def read_csv(name: str, text: str) -> Iterator[Record]:
 
 
 def read_quoted(name: str, text: str, delimiter: str) -> Iterator[Record]:
-    """CSV as everybody means it."""
+    """Standard CSV. Raises DataError with line and column."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     header: list[str] = []
     line = 1
@@ -88,7 +92,7 @@ def read_quoted(name: str, text: str, delimiter: str) -> Iterator[Record]:
 
 
 def open_quote(line: str, delimiter: str) -> int:
-    """The column, counted from 1, of the quotation mark that most likely stayed open."""
+    """The column, counted from 1, of the quotation mark that was most likely never closed."""
     return max(line.rfind(delimiter + '"') + 2, 1)
 
 
@@ -103,9 +107,9 @@ def as_fields(row: list[str], header: list[str], where: str) -> dict[str, Any]:
 
 
 def read_unquoted(name: str, text: str) -> Iterator[Record]:
-    """EmpatheticDialogues as published: split at every comma, `_comma_` stands for a real one.
+    """EmpatheticDialogues as published: every comma separates, `_comma_` stands for a real comma.
 
-    Quotation marks are plain text there, and some lines carry more cells than the header names.
+    Quotation marks are plain text, and some lines have more cells than the header names.
     """
     names: list[str] = []
     for number, line in enumerate(text.split("\n"), start=1):
@@ -115,7 +119,7 @@ def read_unquoted(name: str, text: str) -> Iterator[Record]:
             continue
         if not names:
             names = cells
-        elif len(cells) < len(names) - 1:  # the last one, tags, may be left out
+        elif len(cells) < len(names) - 1:  # the last cell, tags, may be absent
             as_fields(cells, names, where)
         else:
             yield Record(where, dict(zip(names, cells, strict=False)))
@@ -124,13 +128,13 @@ def read_unquoted(name: str, text: str) -> Iterator[Record]:
 def read_mangled_chats(name: str, text: str) -> Iterator[Record]:
     """Chats whose export treated every line of a CSV file as a row of its own.
 
-    A chat starts at a line with an id and ends before the next one; its last line carries the
-    summary, which is cut off: people write about the chat there, not in it.
+    A chat starts at a line with an id and ends before the next one. Its last line ends with the
+    summary, which is cut off because it is not part of the dialogue.
     """
     chat: list[str] = []
     start, key = 0, ""
     for number, line in enumerate(text.split("\n"), start=1):
-        plain = unpadded(line)
+        plain = strip_padding(line)
         begin = CHAT_START.match(plain)
         if begin and chat:
             yield as_chat(name, start, key, chat)
@@ -142,8 +146,8 @@ def read_mangled_chats(name: str, text: str) -> Iterator[Record]:
         yield as_chat(name, start, key, chat)
 
 
-def unpadded(line: str) -> str:
-    """One line with the outer quoting and the padding semicolons undone."""
+def strip_padding(line: str) -> str:
+    """A line without the outer quotation marks and the padding semicolons."""
     cells = next(csv.reader([line], delimiter=";"), []) if line.startswith('"') else [line]
     return ";".join(cells).rstrip(";")
 
@@ -172,7 +176,7 @@ def read_json(name: str, text: str) -> Iterator[Record]:
 
 
 def parse_json(text: str, name: str, line: int = 1) -> Any:
-    """`line` is where `text` starts in the file."""
+    """The JSON value of `text`, which starts at `line` of the file. Raises DataError."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:

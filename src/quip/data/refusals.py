@@ -1,6 +1,7 @@
-"""Texts that are no paraphrase at all: refusals, safety warnings, echoes of the prompt. Pure.
+"""Refusals, safety warnings and prompt echoes: teacher texts that are not paraphrases.
 
-A pattern that the literal itself holds is no sign: there it is what was to be paraphrased.
+A pattern that also matches the literal does not count: there the words are to be paraphrased. Every
+function is pure.
 """
 
 from __future__ import annotations
@@ -46,22 +47,25 @@ INSTRUCTION = re.compile(
 
 def refuses(text: str, literal: str) -> bool:
     """Whether `text` declines to paraphrase `literal`."""
-    return says(REFUSAL, text, literal)
+    return matches_text_only(REFUSAL, text, literal)
 
 
 def warns(text: str, literal: str) -> bool:
-    """Whether `text` lectures on `literal` instead of paraphrasing it."""
-    return says(SAFETY_WARNING, text, literal)
+    """Whether `text` holds a safety warning about `literal` instead of a paraphrase."""
+    return matches_text_only(SAFETY_WARNING, text, literal)
 
 
 def echoes_instructions(text: str, literal: str) -> bool:
-    """Whether `text` repeats the words of a prompt."""
-    return says(INSTRUCTION, text, literal)
+    """Whether `text` repeats words of the prompt."""
+    return matches_text_only(INSTRUCTION, text, literal)
 
 
-def says(pattern: re.Pattern[str], text: str, literal: str) -> bool:
-    return bool(pattern.search(straight(text))) and not pattern.search(straight(literal))
+def matches_text_only(pattern: re.Pattern[str], text: str, literal: str) -> bool:
+    """Whether `pattern` matches `text` and not `literal`."""
+    return bool(pattern.search(straighten_quotes(text))) and not pattern.search(
+        straighten_quotes(literal)
+    )
 
 
-def straight(text: str) -> str:
+def straighten_quotes(text: str) -> str:
     return text.replace("\u2019", "'")

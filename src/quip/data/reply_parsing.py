@@ -1,8 +1,9 @@
-"""Raw replies of a teacher -> paraphrases. Pure, total, modest: any text gives a list, no error.
+"""Reply parser: a teacher's raw reply -> paraphrases. Every function is pure, and any text gives a
+list without an error.
 
-Teachers are asked for a numbered list and write what they like: other marks, bold print, quotes,
-all on one line, JSON, a greeting before and a note after. What is surely not a paraphrase is left
-out here; whether a paraphrase is any good is decided elsewhere.
+The prompt asks for a numbered list. Teachers also write other marks, bold print, quotation marks,
+everything on one line, JSON, a greeting before and a note after. The parser leaves out only what is
+certainly not a paraphrase; other modules judge the paraphrases.
 """
 
 from __future__ import annotations
@@ -85,8 +86,8 @@ TEXT_KEYS = ("paraphrase", "text", "humorous", "sentence", "output", "content")
 def parse_reply(text: str, finish_reason: str) -> list[str]:
     """The paraphrases of one reply, in its order, each on one line.
 
-    With `finish_reason` "length" the reply was cut off, and so its last paraphrase, if the reply
-    ends in one, is left out.
+    `finish_reason` "length" means that the reply was cut off. If it ends inside a paraphrase, that
+    paraphrase is left out.
     """
     body = THINKING.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
     body = "\n".join(map(tidy, FENCE.sub("", body).split("\n")))
@@ -97,7 +98,7 @@ def parse_reply(text: str, finish_reason: str) -> list[str]:
 
 
 def from_json(body: str) -> list[str] | None:
-    """The strings of a JSON list or object, also of one that breaks off; None for other text."""
+    """The strings of a JSON list or object, complete or cut off; None for other text."""
     start = re.search(r'^\s*[\[{](?=\s*["\[{])', body, re.MULTILINE)
     if not start:
         return None
@@ -105,11 +106,14 @@ def from_json(body: str) -> list[str] | None:
     try:
         value, _ = json.JSONDecoder(strict=False).raw_decode(document)
     except (ValueError, RecursionError):
-        value = [loaded(match[1]) for match in WHOLE_STRING.finditer(document) if not match[2]]
+        value = [
+            decode_string(match[1]) for match in WHOLE_STRING.finditer(document) if not match[2]
+        ]
     return list(strings_in(value)) or None
 
 
-def loaded(string: str) -> str:
+def decode_string(string: str) -> str:
+    """The text of a JSON string's body; the body unchanged when it is not valid."""
     try:
         return str(json.loads(f'"{string}"', strict=False))
     except ValueError:
@@ -117,7 +121,7 @@ def loaded(string: str) -> str:
 
 
 def strings_in(value: Any, depth: int = 3) -> Iterator[str]:
-    """The texts of a list, of a list of objects, or of an object that holds a list or numbers."""
+    """The texts of a list, of a list of objects, or of an object with a list or numbered keys."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, list) and depth:
@@ -131,7 +135,8 @@ def strings_in(value: Any, depth: int = 3) -> Iterator[str]:
 
 
 def from_lines(body: str, cut: bool) -> list[str]:
-    lines = unfolded(body.translate(QUOTES)).split("\n")
+    """The items of a numbered list, else of a bulleted one, else one item for each line."""
+    lines = split_inline_list(body.translate(QUOTES)).split("\n")
     numbers = [number for number in map(number_of, lines) if number is not None]
     if numbers and numbers[0] in (1, 2):
         return marked_items(lines, NUMBERED, cut)
@@ -141,7 +146,7 @@ def from_lines(body: str, cut: bool) -> list[str]:
 
 
 def number_of(line: str) -> int | None:
-    """The number a line starts with, in any of the marks of a numbered list."""
+    """The number that a line of a numbered list starts with, in any style; None for other lines."""
     match = NUMBERED.match(line)
     if not match:
         return None
@@ -151,8 +156,8 @@ def number_of(line: str) -> int | None:
     return next(int(match[mark]) for mark in marks if match[mark])
 
 
-def unfolded(body: str) -> str:
-    """Break a list written on one line: 1 and 2 must follow each other in the same style."""
+def split_inline_list(body: str) -> str:
+    """Break a list written on one line into lines; 1 and 2 must be in the same style."""
     if any(number_of(line) == 2 for line in body.split("\n")):
         return body
     if re.match(r"\s*\u2022", body):
@@ -175,8 +180,11 @@ def unfolded(body: str) -> str:
 
 
 def marked_items(lines: list[str], mark: re.Pattern[str], cut: bool) -> list[str]:
-    """The items of a list. A line without a mark goes on with the item above it; after an empty
-    line it is a closing remark. A list that starts again answers another input: the end."""
+    """The items of a list whose lines start with `mark`.
+
+    A line without a mark continues the item above it; after an empty line it is a closing remark. A
+    list that starts again at 1 answers another input and ends the items.
+    """
     items: list[str] = []
     lead: list[str] = []
     last, inside, ends_inside = 0, False, False
@@ -192,7 +200,7 @@ def marked_items(lines: list[str], mark: re.Pattern[str], cut: bool) -> list[str
         if match and not NOTE.match(match["rest"]):
             items.append(match["rest"])
             inside, last = True, number or 0
-        elif inside and not match and goes_on(line, items[-1]):
+        elif inside and not match and continues_item(line, items[-1]):
             items[-1] += f" {line}"
         else:
             inside = False
@@ -201,22 +209,22 @@ def marked_items(lines: list[str], mark: re.Pattern[str], cut: bool) -> list[str
         ends_inside = inside
     if cut and ends_inside:
         items.pop()
-    return [*unannounced(lines, lead), *items]
+    return [*unnumbered_first_item(lines, lead), *items]
 
 
-def goes_on(line: str, item: str) -> bool:
-    """Whether a line without a mark belongs to the item above it, and not to a remark on it."""
+def continues_item(line: str, item: str) -> bool:
+    """Whether a line without a mark continues the item above it, and is not a remark on it."""
     return not NOTE.match(line) and (not item.strip() or not BULLET.match(line))
 
 
-def unannounced(lines: list[str], lead: list[str]) -> list[str]:
-    """The first item where the prompt already held its "1.": the text before a list from 2 on."""
+def unnumbered_first_item(lines: list[str], lead: list[str]) -> list[str]:
+    """The text before a list that starts at 2: its first item, when the prompt ends with "1."."""
     first = next((number for number in map(number_of, lines) if number is not None), 1)
     return unmarked_items(lead, cut=False)[:1] if first == 2 else []
 
 
 def unmarked_items(lines: list[str], cut: bool) -> list[str]:
-    """One paraphrase a line, without greetings, headings, notes and other turns."""
+    """One paraphrase for each line, without greetings, headings, notes and other turns."""
     full = [line for line in lines if line.strip()]
     if cut:
         full = full[:-1]
@@ -224,14 +232,14 @@ def unmarked_items(lines: list[str], cut: bool) -> list[str]:
     for line in full:
         if kept and OTHER_TURN.match(line):
             break
-        text = without_announcement(line)
+        text = strip_announcement(line)
         is_label = line.rstrip(" *").endswith(":") or HEADING.fullmatch(line)
         if text and not is_label and not NOTE.match(line) and not OTHER_TURN.match(line):
             kept.append(text)
     return kept
 
 
-def without_announcement(line: str) -> str:
+def strip_announcement(line: str) -> str:
     """`line` without "Sure! Here is a humorous paraphrase:"; a bare greeting becomes ""."""
     greeting = GREETING.match(line)
     rest = line[greeting.end() :] if greeting else line.lstrip(" *#")
@@ -242,25 +250,25 @@ def without_announcement(line: str) -> str:
 
 
 def clean(item: str) -> str:
-    """One paraphrase as plain text: no marks, labels, notes, bold print or quotes around it."""
+    """One paraphrase as plain text: without marks, labels, notes, bold print and outer quotes."""
     text = tidy(item.translate(QUOTES))
     while label := LABEL.match(text):
         text = text[label.end() :]
     text = tidy(TAIL.sub("", text).replace("**", "").replace("__", ""))
-    return unquoted(text.rstrip(",;").strip())
+    return strip_quotes(text.rstrip(",;").strip())
 
 
-def unquoted(text: str) -> str:
-    """Undo quotation marks around the whole text, and one that was never closed or opened."""
+def strip_quotes(text: str) -> str:
+    """Remove quotation marks around the whole text, and a single one without its partner."""
     text = re.sub(r'^"([^"]+)"([.!?])$', r'"\1\2"', text)
     for quote in ('"', "'", "`", "*", '"'):
-        if len(text) > 2 and text[0] == text[-1] == quote and wraps(text[1:-1], quote):
+        if len(text) > 2 and text[0] == text[-1] == quote and encloses(text[1:-1], quote):
             text = text[1:-1].strip()
     return text.strip('"').strip() if text.count('"') == 1 else text
 
 
-def wraps(inner: str, quote: str) -> bool:
-    """Whether the outer marks belong together: the first one inside, if any, opens a quotation."""
+def encloses(inner: str, quote: str) -> bool:
+    """Whether the outer marks enclose `inner`: no mark inside, or the first opens a quotation."""
     at = inner.find(quote)
     if quote == "'":
         return not re.search(r"\B'|'\B", inner)

@@ -1,8 +1,8 @@
-"""Where literals come from: the shipped files, public data sets, files of the user's own.
+"""Sources of literals: the shipped files, public data sets, the user's own files.
 
-A source is read as published: EmpatheticDialogues gives one literal a conversation (`prompt`),
-chats in the layout of SAMSum give the sentences of their messages, any other table the texts of
-one column. Splits are kept where the source has them.
+A source is read as published. EmpatheticDialogues gives one literal for each conversation
+(`prompt`). Chats in the layout of SAMSum give the sentences of their messages. Any other table
+gives the texts of one column. Published splits are kept.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ SPLITS = {
     "test": "test",
 }
 COLUMNS = ("text", "literal", "sentence", "prompt", "content")
-PLACEHOLDER = re.compile(r"<\w+>")  # <file_photo> and its like in chats
+PLACEHOLDER = re.compile(r"<\w+>")  # such as <file_photo> in chats
 SPEAKER = re.compile(r"[^:\n]{1,40}:\s*")
 ABBREVIATIONS = r"(?<!\bMr\.)(?<!\bMrs\.)(?<!\bDr\.)(?<!\bSt\.)(?<!\b[ap]\.m\.)"
 SENTENCE_END = re.compile(rf"(?<=[.!?…]){ABBREVIATIONS}\s+")
 
 
 @dataclass(frozen=True)
-class Found:
-    """One literal of a source. Sentences of one chat carry its id: they belong into one split."""
+class SourceLiteral:
+    """One literal of a source. `chat` is the id of its chat, whose sentences stay in one split."""
 
     id: str
     text: str
@@ -49,8 +49,8 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Public:
-    """A public data set: its name on the hub, and how to get it by hand."""
+class PublicDataset:
+    """A public data set: its name and revision on the hub, and how to download it by hand."""
 
     hub: str
     revision: str | None
@@ -58,12 +58,12 @@ class Public:
 
 
 PUBLIC = {
-    "empatheticdialogues": Public(
+    "empatheticdialogues": PublicDataset(
         "facebook/empathetic_dialogues",
         "refs/convert/parquet",  # the main branch is a loading script, which is never run
         "empatheticdialogues.tar.gz (linked from github.com/facebookresearch/EmpatheticDialogues)",
     ),
-    "samsum": Public(
+    "samsum": PublicDataset(
         "knkarthick/samsum",  # the original name is gone from the hub
         None,
         "corpus.7z (ancillary file of arXiv 1911.12237) and unpack it into a folder",
@@ -71,28 +71,28 @@ PUBLIC = {
 }
 
 
-def read_source(key: str, source: str, column: str | None, shipped: Path) -> list[Found]:
+def read_source(key: str, source: str, column: str | None, shipped: Path) -> list[SourceLiteral]:
     """The literals of `source`: "shipped", a name in PUBLIC, or a path.
 
-    `key` is the params key that named it, for messages. Raises DataError when it cannot be read.
+    `key` is the params key of the source, for messages. Raises DataError when it cannot be read.
     """
     if source == "shipped":
-        tables = from_files(shipped)
+        tables = read_files(shipped)
     elif source in PUBLIC:
-        tables = from_hub(key, source)
+        tables = read_hub(key, source)
     else:
-        tables = from_files(located(key, source))
+        tables = read_files(locate(key, source))
     return [found for split, records in tables for found in literals(key, records, column, split)]
 
 
-def located(key: str, source: str) -> Path:
-    """`source` as a path: from the working folder, or from the main checkout's root."""
+def locate(key: str, source: str) -> Path:
+    """`source` as a path, relative to the working folder or to the main checkout's root."""
     for path in (Path(source), root() / source):
         if path.exists():
             return path
     known = ["shipped", *PUBLIC]
     raise DataError(
-        f"{key}: '{source}' is no file or folder, nor one of {', '.join(known)}."
+        f"{key}: '{source}' is neither a file or folder nor one of {', '.join(known)}."
         f"{nearest(source, known)}"
     )
 
@@ -100,12 +100,17 @@ def located(key: str, source: str) -> Path:
 Tables = Iterator[tuple[str | None, list[Record]]]
 
 
-def from_files(path: Path) -> Tables:
-    """One file, or the published parts (train, valid, test) of a folder or a tar.gz."""
+def read_files(path: Path) -> Tables:
+    """The records of one file, or of the split files (train, valid, test) of a folder or archive.
+
+    Raises DataError when there is no such file, or no split file in the folder or archive.
+    """
     if path.is_dir():
-        parts = [(str(file), file.read_bytes()) for file in sorted(path.iterdir()) if part(file)]
+        parts = [
+            (str(file), file.read_bytes()) for file in sorted(path.iterdir()) if split_of_file(file)
+        ]
     elif path.name.endswith((".tar.gz", ".tgz", ".tar")):
-        parts = list(unpacked(path))
+        parts = list(read_archive(path))
     elif path.is_file():
         yield None, read_table(str(path), path.read_bytes())
         return
@@ -114,30 +119,32 @@ def from_files(path: Path) -> Tables:
     if not parts:
         raise DataError(f"{path}: holds no train.csv, valid.csv or test.csv (or .json, .jsonl).")
     for name, data in parts:
-        yield part(name), read_table(name, data)
+        yield split_of_file(name), read_table(name, data)
 
 
-def part(name: str | Path) -> str | None:
-    """The split that a file is, by its name; None for any other file."""
+def split_of_file(name: str | Path) -> str | None:
+    """The split that a file's name says; None for other names and formats."""
     path = PurePosixPath(str(name))
     return SPLITS.get(path.stem.lower()) if path.suffix.lower() in READERS else None
 
 
-def unpacked(path: Path) -> Iterator[tuple[str, bytes]]:
-    """The parts in a tar archive, read in memory: nothing of it is written anywhere."""
+def read_archive(path: Path) -> Iterator[tuple[str, bytes]]:
+    """The split files of a tar archive, read into memory; nothing is unpacked to disk."""
     try:
         with tarfile.open(path) as archive:
             for member in sorted(archive.getmembers(), key=lambda member: member.name):
-                file = archive.extractfile(member) if part(member.name) else None
+                file = archive.extractfile(member) if split_of_file(member.name) else None
                 if file:
                     yield f"{path}:{member.name}", file.read()
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         reason = str(error).split("\n", 1)[0]
-        raise DataError(f"{path}: not a readable tar archive ({reason}). Load it again.") from None
+        raise DataError(
+            f"{path}: not a readable tar archive ({reason}). Download it again."
+        ) from None
 
 
-def from_hub(key: str, source: str) -> Tables:
-    """A public data set through `datasets`. DataError says how to get it by hand."""
+def read_hub(key: str, source: str) -> Tables:
+    """A public data set, loaded by `datasets`. Raises DataError with how to download it by hand."""
     import datasets  # heavy, and only for this source
 
     public = PUBLIC[source]
@@ -160,17 +167,21 @@ def from_hub(key: str, source: str) -> Tables:
 
 def literals(
     key: str, records: list[Record], column: str | None, split: str | None
-) -> Iterator[Found]:
+) -> Iterator[SourceLiteral]:
+    """The literals of one table, in the layout that its columns show."""
     columns = list(records[0].fields)
     if column in (None, "dialogue") and "dialogue" in columns:
-        return from_chats(records, split)
+        return chat_literals(records, split)
     if column in (None, "prompt") and {"conv_id", "prompt"} <= set(columns):
-        return from_column(one_per_conversation(records), "prompt", split)
-    return from_column(records, chosen(key, records[0], columns, column), split)
+        return column_literals(one_per_conversation(records), "prompt", split)
+    return column_literals(records, choose_column(key, records[0], columns, column), split)
 
 
-def chosen(key: str, first: Record, columns: list[str], column: str | None) -> str:
-    """The column to read: the one asked for, or the one that can only be meant."""
+def choose_column(key: str, first: Record, columns: list[str], column: str | None) -> str:
+    """The column to read: `column`, else the first of COLUMNS, else the only one.
+
+    Raises DataError when there is no such column, or several and none in COLUMNS.
+    """
     where = first.where.rsplit(", ", 1)[0]
     option = key.replace("source", "column")
     if column is not None and column not in columns:
@@ -188,24 +199,26 @@ def chosen(key: str, first: Record, columns: list[str], column: str | None) -> s
 
 
 def one_per_conversation(records: list[Record]) -> Iterable[Record]:
-    """EmpatheticDialogues repeats the prompt on each line of a conversation."""
+    """The first record of each conversation, since each line repeats the prompt."""
     return {str(record.fields["conv_id"]): record for record in reversed(records)}.values()
 
 
-def from_column(records: Iterable[Record], column: str, split: str | None) -> Iterator[Found]:
+def column_literals(
+    records: Iterable[Record], column: str, split: str | None
+) -> Iterator[SourceLiteral]:
     for record in records:
-        text = plain(cell(record, column))
+        text = clean_text(read_cell(record, column))
         emotion = record.fields.get("emotion") or record.fields.get("context")
-        yield Found(
-            id=identity(record, text),
+        yield SourceLiteral(
+            id=literal_id(record, text),
             text=text,
-            split=split or split_of(record),
+            split=split or split_of_row(record),
             emotion=tidy(emotion) if isinstance(emotion, str) else None,
         )
 
 
-def identity(record: Record, text: str) -> str:
-    """The source's own id, or else a digest of the text."""
+def literal_id(record: Record, text: str) -> str:
+    """The source's own id, else a digest of the text."""
     for key in ("id", "conv_id"):
         value = record.fields.get(key)
         if value is not None and tidy(str(value)):
@@ -213,7 +226,7 @@ def identity(record: Record, text: str) -> str:
     return digest(text)[:12]
 
 
-def cell(record: Record, column: str) -> str:
+def read_cell(record: Record, column: str) -> str:
     value = record.fields.get(column)
     if not isinstance(value, str):
         found = "nothing" if value is None else type(value).__name__
@@ -221,12 +234,12 @@ def cell(record: Record, column: str) -> str:
     return value
 
 
-def plain(text: str) -> str:
+def clean_text(text: str) -> str:
     return tidy(text.replace("_comma_", ","))
 
 
-def split_of(record: Record) -> str | None:
-    """The split a row names for itself, if it does."""
+def split_of_row(record: Record) -> str | None:
+    """The split in the row's own column `split`; None without one."""
     value: Any = record.fields.get("split")
     if value in (None, ""):
         return None
@@ -237,16 +250,18 @@ def split_of(record: Record) -> str | None:
     return SPLITS[str(value).lower()]
 
 
-def from_chats(records: list[Record], split: str | None) -> Iterator[Found]:
-    """The sentences of all messages, without the names of who wrote them."""
+def chat_literals(records: list[Record], split: str | None) -> Iterator[SourceLiteral]:
+    """The sentences of all messages, without the speakers' names."""
     for record in records:
-        dialogue = cell(record, "dialogue")
-        chat = identity(record, dialogue)
+        dialogue = read_cell(record, "dialogue")
+        chat = literal_id(record, dialogue)
         for number, sentence in enumerate(sentences(dialogue), start=1):
-            yield Found(f"{chat}-{number}", sentence, split or split_of(record), None, chat)
+            yield SourceLiteral(
+                f"{chat}-{number}", sentence, split or split_of_row(record), None, chat
+            )
 
 
 def sentences(dialogue: str) -> Iterator[str]:
     for line in dialogue.splitlines():
-        message = plain(PLACEHOLDER.sub(" ", SPEAKER.sub("", line, count=1)))
+        message = clean_text(PLACEHOLDER.sub(" ", SPEAKER.sub("", line, count=1)))
         yield from (sentence for sentence in SENTENCE_END.split(message) if sentence)

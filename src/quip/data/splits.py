@@ -1,4 +1,4 @@
-"""Which literal goes into which split."""
+"""Splits: the assignment of literals to train, val, test and ood."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pydantic import Field, model_validator
 
 from quip.core.params import Section
 from quip.core.text import digest
-from quip.data.sources import Found
+from quip.data.sources import SourceLiteral
 
-# Which split keeps a text that several hold: an evaluation must never lose to training data.
+# The order in which splits keep a text that several hold: evaluation splits before train.
 KEEPERS = ("test", "ood", "val", "train")
 
 
@@ -45,8 +45,8 @@ class Params(Section):
     seed: int
 
 
-def assign(row: Found, settings: Params) -> Found:
-    """Give a row without a published split one, by digest of (seed, id); chats stay whole."""
+def assign_split(row: SourceLiteral, settings: Params) -> SourceLiteral:
+    """The row with its published split, else one by digest of (seed, id); chats stay whole."""
     if row.split:
         return row
     share = int(digest(settings.seed, "split", row.chat or row.id)[:12], 16) / 16**12
@@ -56,6 +56,6 @@ def assign(row: Found, settings: Params) -> Found:
     return replace(row, split="val" if share < fractions.test + fractions.val else "train")
 
 
-def order(row: Found, seed: int) -> tuple[int, str, str]:
-    """Best keeper first, then shuffled by digest; the text only decides between equal ids."""
+def keeper_order(row: SourceLiteral, seed: int) -> tuple[int, str, str]:
+    """The sort key of rows: by KEEPERS, then shuffled by digest; equal ids by text."""
     return KEEPERS.index(row.split or ""), digest(seed, row.id), row.text

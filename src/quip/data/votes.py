@@ -1,8 +1,8 @@
-"""Votes of people on two paraphrases, kept as gold pairs (records.GoldPair), one JSON line each.
+"""Votes of people on two paraphrases, written as gold pairs (records.GoldPair), one JSON line each.
 
-The file can be appended to data/raw/gold.jsonl as it is. `kind` is "vote"; the id says which
-version won over which; `half` follows from the sentence, so that all votes on one sentence serve
-either for tuning or for measuring, never both.
+The file can be appended to data/raw/gold.jsonl unchanged. `kind` is "vote". The id names the better
+and the worse version. `half` follows from the sentence, so all votes on one sentence are either for
+tuning or for measuring.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from quip.runtime import paths
 
 Choice = Literal["left", "right", "neither"]
 OPEN = 10_000
-"""Comparisons that are remembered until somebody votes."""
+"""The largest number of open comparisons; beyond it the oldest is dropped."""
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What one person was shown: a sentence and two texts, and which version wrote which."""
+class ShownPair:
+    """A comparison as one person saw it: a sentence, two texts, and the version of each."""
 
     literal: str
     left: str
@@ -39,14 +39,14 @@ class Shown:
 
 @dataclass
 class Ballot:
-    """The comparisons that are open, and the file into which votes go."""
+    """The open comparisons, and the file of the votes."""
 
     file: Path
-    open: OrderedDict[str, Shown] = field(default_factory=OrderedDict)
+    open: OrderedDict[str, ShownPair] = field(default_factory=OrderedDict)
     lock: Lock = field(default_factory=Lock)
 
-    def show(self, shown: Shown) -> str:
-        """Remember a comparison; returns the id with which to vote on it, once."""
+    def show(self, shown: ShownPair) -> str:
+        """Open a comparison; returns the id for one vote on it."""
         key = secrets.token_hex(8)
         with self.lock:
             self.open[key] = shown
@@ -54,9 +54,11 @@ class Ballot:
                 self.open.popitem(last=False)
         return key
 
-    def vote(self, key: str, choice: Choice) -> tuple[Shown, bool] | None:
-        """The comparison voted on and whether a pair was written ("neither" and two equal texts
-        give none); None when no such comparison is open."""
+    def vote(self, key: str, choice: Choice) -> tuple[ShownPair, bool] | None:
+        """Take one vote; returns the comparison and whether a pair was written.
+
+        "neither" and two equal texts give no pair. None when no such comparison is open.
+        """
         with self.lock:
             shown = self.open.pop(key, None)
         if shown is None:
@@ -67,7 +69,8 @@ class Ballot:
         return shown, pair is not None
 
 
-def gold_pair(key: str, shown: Shown, choice: Choice) -> GoldPair | None:
+def gold_pair(key: str, shown: ShownPair, choice: Choice) -> GoldPair | None:
+    """The gold pair of one vote; None for "neither" and for equal texts."""
     if choice == "neither" or shown.left == shown.right:
         return None
     sides = [(shown.left, shown.left_label), (shown.right, shown.right_label)]
@@ -83,7 +86,7 @@ def gold_pair(key: str, shown: Shown, choice: Choice) -> GoldPair | None:
 
 
 def append(file: Path, pair: GoldPair) -> None:
-    """Add one line, whole, also when several servers write to the same file."""
+    """Append one line under a lock, so that several servers can write to the same file."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(paths.state("votes.lock")), file.open("a", encoding="utf-8") as handle:
         handle.write(pair.model_dump_json() + "\n")

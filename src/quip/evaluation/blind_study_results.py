@@ -287,7 +287,7 @@ def gold(key: Key, question: str, raters: Sequence[Returned]) -> list[GoldPair]:
     for pair in key.pairs:
         value = sum(POINTS[choice] - 0.5 for choice in given.get(pair.id, []))
         choice: votes.Choice = "left" if value > 0 else "right" if value < 0 else "neither"
-        shown = votes.Shown(pair.literal, *pair.texts, *pair.names)
+        shown = votes.ShownPair(pair.literal, *pair.texts, *pair.names)
         if kept := votes.gold_pair(f"{key.page[:8]}-{pair.id}", shown, choice):
             found.append(kept)
     return found

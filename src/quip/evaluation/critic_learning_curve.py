@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from quip.data.graded_pairs import GradedPair, by_literal, read, to_learn, to_measure
+from quip.data.graded_pairs import GradedPair, assign_halves, evaluation_pairs, read, tuning_pairs
 from quip.evaluation.metrics.bootstrap import clustered
 from quip.runtime.errors import DataError, ParamsError
 from quip.training import reward
@@ -50,8 +50,8 @@ def gather(files: Sequence[Path], measure: Path | None) -> Data:
     of `files`: the file's own, or those that follow from the literal. Raises DataError."""
     pairs = [pair for file in files for pair in read(file, file.stem).pairs]
     if measure is None:
-        pairs = list(by_literal(pairs))
-    data = Data(to_learn(pairs), to_measure(read(measure).pairs if measure else pairs))
+        pairs = list(assign_halves(pairs))
+    data = Data(tuning_pairs(pairs), evaluation_pairs(read(measure).pairs if measure else pairs))
     if not data.learn or not data.measure:
         empty = "to learn from" if data.measure else "to measure on"
         raise DataError(f"grow: no pair is left {empty}; look at the halves (`half`).")

@@ -24,7 +24,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingRes
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from starlette.exceptions import HTTPException
 
-from quip.data.votes import Ballot, Choice, Shown
+from quip.data.votes import Ballot, Choice, ShownPair
 from quip.models.student import prompt
 from quip.serving.batching import Batcher, Busy, Job, Settings
 from quip.serving.loaded_models import Voice
@@ -259,7 +259,7 @@ async def compare(request: Request, body: Compare) -> dict[str, Any]:
     if len(sides) < 2:
         return {"id": None, "left": sides[0][0], "right": None}
     (left, left_label), (right, right_label) = sides
-    shown = Shown(literal, left, right, left_label, right_label)
+    shown = ShownPair(literal, left, right, left_label, right_label)
     return {"id": request.app.state.ballot.show(shown), "left": left, "right": right}
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from quip.core.jsonl import read_rows, write_json, write_rows
 from quip.core.params import nearest, read_params
-from quip.data.graded_pairs import GradedPair, to_learn, to_measure
+from quip.data.graded_pairs import GradedPair, evaluation_pairs, tuning_pairs
 from quip.runtime import stage
 from quip.runtime.errors import DataError, ParamsError
 
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     learn = [
         pair
         for name in names(params, "reward", "pairs")
-        for pair in to_learn(read_rows(Path(args.graded, f"{name}.jsonl"), GradedPair))
+        for pair in tuning_pairs(read_rows(Path(args.graded, f"{name}.jsonl"), GradedPair))
     ]
     if not learn:
         raise DataError("pairs: every pair of reward.pairs is marked 'held_out': nothing to learn.")
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     extra: dict[str, list[dict[str, Any]]] = {}
     counts: dict[str, Any] = {"learn": len(learn), "extra": {}}
     for name in names(params, "audit", "extra"):
-        found = to_measure(read_rows(Path(args.graded, f"{name}.jsonl"), GradedPair))
+        found = evaluation_pairs(read_rows(Path(args.graded, f"{name}.jsonl"), GradedPair))
         kept = [pair for pair in found if not {pair.literal, pair.better, pair.worse} & known]
         if not kept:
             raise DataError(f"pairs: nothing in '{name}' can be measured that is not learned from.")

@@ -17,10 +17,10 @@ from quip.core import params
 from quip.core.jsonl import write_json, write_rows
 from quip.core.records import LiteralText
 from quip.core.text import fold, words
-from quip.data.deduplication import cut, far, unique
+from quip.data.deduplication import drop_duplicates, drop_near_duplicates, limit_rows
 from quip.data.drop_counts import Drops
-from quip.data.sources import PUBLIC, Found, read_source
-from quip.data.splits import KEEPERS, Params, assign, order
+from quip.data.sources import PUBLIC, SourceLiteral, read_source
+from quip.data.splits import KEEPERS, Params, assign_split, keeper_order
 from quip.runtime import stage
 from quip.runtime.errors import DataError
 
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     source = read(raw, "source", settings.source, settings.column, raw / "literals.jsonl")
     ood = read(raw, "ood_source", settings.ood_source, settings.ood_column, raw / "ood.jsonl")
     drops = Drops()
-    found = [assign(row, settings) for row in source] + as_ood(ood, settings.ood_source)
+    found = [assign_split(row, settings) for row in source] + as_ood(ood, settings.ood_source)
     splits = prepare(found, settings, drops)
     counts = {split: len(splits[split]) for split in ("train", "val", "test", "ood")}
     stage.say("prepare: kept", counts)
@@ -44,7 +44,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     write_json(args.metrics, {"read": read_counts, "splits": counts, "dropped": drops.counts()})
 
 
-def read(raw: Path, key: str, source: str, column: str | None, shipped: Path) -> list[Found]:
+def read(
+    raw: Path, key: str, source: str, column: str | None, shipped: Path
+) -> list[SourceLiteral]:
     found = read_source(f"prepare.{key}", source, column, shipped)
     chats = len({row.chat for row in found if row.chat})
     counts = {"literals": len(found)} | ({"chats": chats} if chats else {})
@@ -54,28 +56,30 @@ def read(raw: Path, key: str, source: str, column: str | None, shipped: Path) ->
     return found
 
 
-def as_ood(rows: list[Found], source: str) -> list[Found]:
+def as_ood(rows: list[SourceLiteral], source: str) -> list[SourceLiteral]:
     """Ids of a foreign source get a prefix: two files may both count from 1."""
     prefix = "" if source == "shipped" else "ood-"
     return [replace(row, split="ood", id=prefix + row.id) for row in rows]
 
 
-def prepare(found: list[Found], settings: Params, drops: Drops) -> dict[str, list[Found]]:
+def prepare(
+    found: list[SourceLiteral], settings: Params, drops: Drops
+) -> dict[str, list[SourceLiteral]]:
     """The splits, each in digest order; what is left out is counted in `drops`."""
-    found = sorted(found, key=lambda row: order(row, settings.seed))
+    found = sorted(found, key=lambda row: keeper_order(row, settings.seed))
     fit = [row for row in found if fits(row, settings, drops)]
-    splits: dict[str, list[Found]] = {split: [] for split in KEEPERS}
-    for row in unique(fit, drops):
+    splits: dict[str, list[SourceLiteral]] = {split: [] for split in KEEPERS}
+    for row in drop_duplicates(fit, drops):
         splits[row.split or ""].append(row)
     for place, split in enumerate(KEEPERS):
         others = [row for keeper in KEEPERS[:place] for row in splits[keeper]]
-        splits[split] = far(splits[split], others, settings.near_duplicate, drops)
+        splits[split] = drop_near_duplicates(splits[split], others, settings.near_duplicate, drops)
     # Cut last: a higher limit then only adds rows, it never changes the ones before.
     limits = settings.limit.model_dump()
-    return {split: cut(rows, limits[split], drops) for split, rows in splits.items()}
+    return {split: limit_rows(rows, limits[split], drops) for split, rows in splits.items()}
 
 
-def fits(row: Found, settings: Params, drops: Drops) -> bool:
+def fits(row: SourceLiteral, settings: Params, drops: Drops) -> bool:
     reason = unfit(row.text, settings)
     if reason:
         drops.add(reason, row.text)
@@ -99,7 +103,7 @@ def refuse_empty(counts: dict[str, int], read_rows: int, drops: Drops) -> None:
             )
 
 
-def as_row(row: Found) -> LiteralText:
+def as_row(row: SourceLiteral) -> LiteralText:
     return LiteralText(id=row.id, text=row.text, emotion=row.emotion)
 
 

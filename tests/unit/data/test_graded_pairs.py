@@ -1,4 +1,4 @@
-"""Files of graded pairs: every form, its ties and its mistakes; which pairs teach and measure."""
+"""Graded pairs: every form of file, its ties and mistakes; the halves for tuning and measuring."""
 
 from __future__ import annotations
 
@@ -45,14 +45,16 @@ def test_our_gold_pairs_keep_their_halves() -> None:
     found = graded_pairs.read(RAW / "gold.jsonl", "gold")
     assert (len(found.pairs), found.ties) == (340, 0)
     assert (
-        len(graded_pairs.to_learn(found.pairs)) == len(graded_pairs.to_measure(found.pairs)) == 170
+        len(graded_pairs.tuning_pairs(found.pairs))
+        == len(graded_pairs.evaluation_pairs(found.pairs))
+        == 170
     )
     assert {pair.source for pair in found.pairs} == {"gold"}
     assert {pair.grades for pair in found.pairs} == {None}
 
 
 def test_votes_of_the_serving_page_are_read_as_they_are_written(tmp_path: Path) -> None:
-    shown = votes.Shown("I lost a hat.", "My hat ran off.", "A hat is lost.", "dpo", "sft")
+    shown = votes.ShownPair("I lost a hat.", "My hat ran off.", "A hat is lost.", "dpo", "sft")
     written = [votes.gold_pair(str(i), shown, "left") for i in range(2)]
     path = tmp_path / "votes.jsonl"
     write_rows(path, [row for row in written if row])
@@ -76,7 +78,7 @@ def test_the_edit_of_a_headline_stands_in_place_of_the_marked_word(tmp_path: Pat
     assert (second.better, second.worse) == (first.worse, first.better)
 
 
-def test_an_edit_is_put_in_as_it_is_written(tmp_path: Path) -> None:
+def test_an_edit_is_inserted_unchanged(tmp_path: Path) -> None:
     row = headline("1").replace(",soup,", r",\1 \g<0> soup,")
     assert (
         r"new \1 \g<0> soup by"
@@ -108,7 +110,7 @@ def test_grades_alone_say_which_text_won(tmp_path: Path) -> None:
     assert found.ties == 1
 
 
-def test_ids_are_given_where_there_are_none_and_stay_the_same(tmp_path: Path) -> None:
+def test_rows_without_ids_get_stable_ones(tmp_path: Path) -> None:
     row = {"text_a": "one", "text_b": "two", "label": "a"}
     path = jsonl(tmp_path, row, row)
     ids = [pair.id for pair in graded_pairs.read(path).pairs]
@@ -126,7 +128,7 @@ TEXTS = {"text_a": "one", "text_b": "two"}
     [
         ({"first": "one", "second": "two"}, r"no form .* columns first, second\. Wanted: better"),
         ({**TEXTS, "label": "3"}, r"label is '3'\. Wanted: 1, 2, a, b, 0, tie"),
-        (TEXTS, "neither label nor grade_a and grade_b"),
+        (TEXTS, "no label, and no grade_a and grade_b"),
         ({**TEXTS, "grade_a": 1}, "grade_b is 'None', not a number"),
         ({**TEXTS, "grade_a": 1, "grade_b": "much"}, "grade_b is 'much', not a number"),
         ({**TEXTS, "grade_a": 1, "grade_b": "nan"}, "grade_b is 'nan', not a number"),
@@ -152,7 +154,7 @@ def test_a_mistake_is_named_with_its_line(
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        (headline("1", other="Mayor closes the <river/>"), "original1 and original2 are two"),
+        (headline("1", other="Mayor closes the <river/>"), "original1 and original2 are different"),
         (headline("1", other="Mayor opens new library by the river"), "original2 does not mark"),
         (headline("x"), "label is 'x'"),
         (headline("1", first="funny"), "meanGrade1 is 'funny'"),
@@ -177,19 +179,19 @@ def test_a_missing_file_and_one_of_ties_are_named(tmp_path: Path) -> None:
 # ---- halves
 
 
-def test_pairs_of_one_literal_serve_one_end() -> None:
+def test_pairs_of_one_literal_get_one_half() -> None:
     pairs = [
         GradedPair(id=f"{i}{j}", literal=f"literal {i}", better="a", worse="b")
         for i in range(40)
         for j in range(3)
     ]
-    halves = list(graded_pairs.by_literal(pairs))
-    learn, measure = graded_pairs.to_learn(halves), graded_pairs.to_measure(halves)
+    halves = list(graded_pairs.assign_halves(pairs))
+    learn, measure = graded_pairs.tuning_pairs(halves), graded_pairs.evaluation_pairs(halves)
     assert len(learn) + len(measure) == 120
     assert min(len(learn), len(measure)) > 20
     assert not {p.literal for p in learn} & {p.literal for p in measure}
     held = pairs[0].model_copy(update={"half": "held_out"})
-    assert [p.half for p in graded_pairs.by_literal([held])] == ["held_out"]
+    assert [p.half for p in graded_pairs.assign_halves([held])] == ["held_out"]
 
 
 # ---- the stages
@@ -211,7 +213,7 @@ def run(**files: Path) -> dict[str, Any]:
     return found
 
 
-def test_votes_teach_by_one_half_and_measure_by_the_other(
+def test_one_half_of_the_votes_is_for_learning_and_the_other_for_measuring(
     project: Callable[..., Path], tmp_path: Path
 ) -> None:
     project(graded={"votes": "v"}, reward={"pairs": ["gold", "votes"]}, audit={"extra": ["votes"]})
@@ -225,7 +227,9 @@ def test_votes_teach_by_one_half_and_measure_by_the_other(
     assert json.loads(Path("graded_votes.json").read_text()) == {"pairs": 2, "ties": 0}
 
 
-def test_by_default_the_tuning_half_of_the_gold_pairs_teaches(project: Callable[..., Path]) -> None:
+def test_by_default_the_tuning_half_of_the_gold_pairs_is_for_learning(
+    project: Callable[..., Path],
+) -> None:
     project()
     run(gold=RAW / "gold.jsonl")
     found = read_rows("learn.jsonl", GradedPair)
@@ -236,7 +240,7 @@ def test_by_default_the_tuning_half_of_the_gold_pairs_teaches(project: Callable[
     assert human_agreement.read("extra.json") == {}
 
 
-def test_what_is_learned_from_measures_nothing(
+def test_pairs_for_learning_are_not_for_measuring(
     project: Callable[..., Path], tmp_path: Path
 ) -> None:
     project(graded={"x": "x", "y": "y"}, reward={"pairs": ["x"]}, audit={"extra": ["y"]})
@@ -260,7 +264,7 @@ def test_a_name_without_a_file_is_refused_with_the_nearest(project: Callable[...
         run(gold=RAW / "gold.jsonl")
 
 
-def test_only_held_out_pairs_are_nothing_to_learn_from(
+def test_a_file_of_held_out_pairs_alone_is_refused_for_learning(
     project: Callable[..., Path], tmp_path: Path
 ) -> None:
     project(graded={"x": "x"}, reward={"pairs": ["x"]})

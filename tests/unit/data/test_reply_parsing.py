@@ -1,4 +1,4 @@
-"""Raw teacher replies in all their real forms, and the paraphrases in them."""
+"""Reply parser: teacher replies in all their real forms, and the paraphrases in them."""
 
 import pytest
 from hypothesis import given, settings

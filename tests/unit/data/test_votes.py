@@ -21,8 +21,8 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def shown(literal: str = SENTENCE) -> votes.Shown:
-    return votes.Shown(literal, "the bus missed me", "my bus left", "v3", "v2")
+def shown(literal: str = SENTENCE) -> votes.ShownPair:
+    return votes.ShownPair(literal, "the bus missed me", "my bus left", "v3", "v2")
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_all_votes_on_one_sentence_stand_in_one_half() -> None:
     assert {half for found in halves.values() for half in found} == {"tune", "held_out"}
 
 
-def test_neither_leaves_nothing(tmp_path: Path) -> None:
+def test_a_vote_for_neither_writes_nothing(tmp_path: Path) -> None:
     ballot = votes.Ballot(tmp_path / "votes.jsonl")
     assert ballot.vote(ballot.show(shown()), "neither") == (shown(), False)
     assert not ballot.file.exists()
