@@ -91,7 +91,7 @@ def told(found: Sequence[dict[str, Asked]]) -> float:
         shares.append(best / one["ours"].seconds)
     cached = statistics.median(one["ours"].cached for one in found)
     print(f"  share of prompt tokens from the cache {cached:.0%}")
-    spent = clock.spent
+    spent = clock.seconds_by_part
     told_apart = spent["reading"] + spent["generation"]
     reading = spent["reading"] / told_apart if told_apart else float("nan")
     print(f"  share of the calls' time in reading prompts, by the engine's count {reading:.0%}")
@@ -114,10 +114,10 @@ def comparisons(number: int) -> list[Request]:
 def ours(asked: Sequence[Request]) -> Asked:
     """As a stage asks; the store has none of them."""
     with connection.connect("embedded") as model:
-        start = clock.spent["start"]
+        start = clock.seconds_by_part["start"]
         began = time.perf_counter()
         replies = list(model.ask(asked, "bench"))
-        seconds = time.perf_counter() - began - (clock.spent["start"] - start)
+        seconds = time.perf_counter() - began - (clock.seconds_by_part["start"] - start)
         counts = model.ledger.counts
     answers = [reply.text.strip() for reply in replies if reply]
     return Asked(seconds, answers, counts["cached_tokens"] / counts["prompt_tokens"])

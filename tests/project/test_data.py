@@ -16,7 +16,7 @@ from rapidfuzz import fuzz, process
 
 from quip.core.jsonl import read_rows
 from quip.core.records import Exemplar, GoldPair, LiteralText, Row, Split
-from quip.core.text import fold, words
+from quip.core.text import count_words, fold
 
 RAW = Path(__file__).parents[2] / "data" / "raw"
 NEAR = 80
@@ -92,7 +92,7 @@ def near(some: Sequence[str], others: Sequence[str], cutoff: float = NEAR) -> li
 
 
 def outside(texts: Iterable[str], low: int, high: int) -> list[str]:
-    return [text for text in texts if not low <= words(text) <= high]
+    return [text for text in texts if not low <= count_words(text) <= high]
 
 
 def private(texts: Iterable[str]) -> list[str]:
@@ -101,7 +101,9 @@ def private(texts: Iterable[str]) -> list[str]:
 
 def not_shorter(pairs: Iterable[GoldPair]) -> list[str]:
     """Pairs of kind `length` whose better text is not the shorter one."""
-    return [p.id for p in pairs if p.kind == "length" and words(p.better) >= words(p.worse)]
+    return [
+        p.id for p in pairs if p.kind == "length" and count_words(p.better) >= count_words(p.worse)
+    ]
 
 
 # ---- how much there is -----------------------------------------------------------------------
@@ -213,7 +215,7 @@ def test_the_better_text_of_a_length_pair_is_the_shorter() -> None:
 @pytest.mark.parametrize("kind", sorted(KINDS - {"length"}))
 def test_length_gives_the_better_text_away_in_no_other_kind(kind: str) -> None:
     pairs = [pair for pair in GOLD if pair.kind == kind]
-    shorter = sum(words(pair.better) < words(pair.worse) for pair in pairs)
+    shorter = sum(count_words(pair.better) < count_words(pair.worse) for pair in pairs)
     assert 0.25 <= shorter / len(pairs) <= 0.75
 
 
@@ -240,7 +242,7 @@ def test_every_literal_has_three_recorded_paraphrases_and_no_other_text_has() ->
 
 
 def test_there_are_300_short_everyday_literals_in_every_split() -> None:
-    short = Counter(row.split for row in LITERALS if words(row.text) <= 9)
+    short = Counter(row.split for row in LITERALS if count_words(row.text) <= 9)
     assert short["train"] >= 180
     assert short["val"] >= 30
     assert short["test"] >= 90

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from dvc_pipeline import expanded, outs_of
-from quip.core.params import Section, check
+from quip.core.params import Section, validate
 from quip.training import rounds
 from quip.training.rounds import OBJECTIVES
 from repository import SOURCE
@@ -183,7 +183,7 @@ def sections() -> list[tuple[str, type[Section]]]:
 
 @pytest.mark.parametrize(("section", "model"), sections())
 def test_the_shipped_params_are_valid(section: str, model: type[Section]) -> None:
-    check(PARAMS[section], model, section)
+    validate(PARAMS[section], model, section)
 
 
 def test_sections_are_found_for_most_stages() -> None:

@@ -178,7 +178,7 @@ def parameter_mistakes(models: dict[str, type[BaseModel]]) -> Iterator[str]:
         return
     known = {*models, "arms", "endpoints", "graded"}
     for name in sections.keys() - known:
-        yield f"params.yaml: unknown section '{name}'.{params.nearest(name, known)}"
+        yield f"params.yaml: unknown section '{name}'.{params.did_you_mean(name, known)}"
     endpoints = sections.get("endpoints") or {}
     used, _ = roles_endpoints(sections)
     checks: list[Callable[[], Any]] = [

@@ -289,13 +289,13 @@ def grow(
     """
     from quip.cli.skill_packs import overlaid
     from quip.core.jsonl import atomic
-    from quip.core.params import check, read_params
+    from quip.core.params import read_params, validate
     from quip.evaluation import critic_learning_curve
     from quip.reporting import svg_plots
     from quip.training.reward import RewardParams
 
     recipe = overlaid(read_params(), read_params(params))["reward"]
-    checked = check(recipe, RewardParams, "reward", params)
+    checked = validate(recipe, RewardParams, "reward", params)
     data = critic_learning_curve.gather(files, measure)
     typer.echo(f"{critic_learning_curve.said(data, checked)}\n\n{critic_learning_curve.HEADER}")
     found = []

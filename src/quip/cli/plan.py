@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from quip.core.jsonl import read_rows
-from quip.core.params import check
+from quip.core.params import validate
 from quip.core.records import Exemplar, GoldPair, LiteralText, Split
 from quip.critics.critic_kinds import LEARNED, PANEL, CriticParams, parse, prompt_name
 from quip.llm import reply_store
@@ -154,7 +154,7 @@ def criticised(stage: str, pairs: int, sections: Mapping[str, Any], data: Data) 
 
 
 def critic_of(sections: Mapping[str, Any]) -> CriticParams:
-    return check(sections["critic"], CriticParams, "critic")
+    return validate(sections["critic"], CriticParams, "critic")
 
 
 def asked_of(
@@ -270,7 +270,7 @@ def settings(sections: Mapping[str, Any], endpoint: str) -> Endpoint:
         raise ParamsError(
             f"params.yaml: endpoint '{endpoint}' is not under endpoints (known: {known})."
         )
-    return check(table[endpoint], Endpoint, f"endpoints.{endpoint}")
+    return validate(table[endpoint], Endpoint, f"endpoints.{endpoint}")
 
 
 def pairs_to_imitate(sections: Mapping[str, Any], data: Data) -> int:

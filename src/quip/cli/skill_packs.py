@@ -14,7 +14,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from quip.core.params import nearest, read_params
+from quip.core.params import did_you_mean, read_params
 from quip.runtime.errors import DataError
 
 PACKS = Path("packs")
@@ -33,7 +33,7 @@ def find(project: Path, name: str) -> Path:
         known = sorted(path.parent.name for path in (project / PACKS).glob("*/params.yaml"))
         raise DataError(
             f"pack '{name}' is no folder under {PACKS}, nor a path. Known packs: "
-            f"{', '.join(known) or 'none'}.{nearest(name, known)}"
+            f"{', '.join(known) or 'none'}.{did_you_mean(name, known)}"
         )
     wanted = ["params.yaml", "README.md", *(f"raw/{text}.jsonl" for text in TEXTS)]
     lacking = [part for part in wanted if not (folder / part).is_file()]

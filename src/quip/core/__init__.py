@@ -1,10 +1,10 @@
-"""What every result rests on: rows, files, params, texts.
+"""Core: what every result depends on. Row types, files, params, seeds, text functions.
 
 Imports only runtime.
 
-    jsonl    atomic reading and writing of rows and JSON documents
+    jsonl    reading and atomic writing of rows (JSON lines) and JSON documents
     params   sections of params.yaml as frozen models
-    records  the rows that stages exchange
+    records  the row types that stages exchange
     seeds    the seed of one row
-    text     equality, length and digests of texts
+    text     normalisation, length and digests of texts
 """

@@ -1,4 +1,4 @@
-"""Reading and writing rows (JSON lines), JSON documents and whole files, each atomically."""
+"""JSON lines and JSON documents: reading with errors by line and column, and atomic writing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from quip.runtime.errors import DataError
 
 
 def read_json(path: str | Path) -> Any:
-    """A JSON document, such as metrics. Raises DataError with line and column."""
+    """Read a JSON document, such as metrics. Raises DataError with line and column."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError:
@@ -61,7 +61,7 @@ def parse_row(line: str, model: type[R], where: str) -> R:
 
 
 def write_rows(path: str | Path, rows: Iterable[BaseModel]) -> int:
-    """Write rows as JSONL, whole or not at all; returns how many."""
+    """Write rows as JSONL, whole or not at all; returns their number."""
     count = 0
     with atomic(path) as handle:
         for row in rows:
@@ -78,9 +78,10 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 class atomic:
-    """`with atomic(path) as handle`: written beside, synced, then renamed into place.
+    """Atomic file writing: `with atomic(path) as handle` writes a temporary file beside `path`,
+    syncs it and renames it into place.
 
-    An exception leaves the old file untouched and no temporary file behind.
+    An exception leaves the old file unchanged and no temporary file.
     """
 
     def __init__(self, path: str | Path) -> None:

@@ -1,7 +1,7 @@
-"""params.yaml, one section at a time, each into the frozen model of the stage that reads it.
+"""Sections of params.yaml, each read into the frozen model of its stage.
 
 A stage declares `class Params(Section)` and calls `load("teacher", Params)`. Unknown, missing and
-ill-typed keys are refused by name, with the nearest known one.
+ill-typed keys are refused by name, with the nearest known key.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ def read_params(path: Path = PARAMS_FILE) -> dict[str, Any]:
 
 
 def load(section: str, model: type[S], path: Path = PARAMS_FILE) -> S:
-    """Read one section of params.yaml into `model`."""
+    """Read one section of params.yaml into `model`. Raises ParamsError."""
     params = read_params(path)
     if section not in params:
-        raise ParamsError(f"{path}: section '{section}' is missing.{nearest(section, params)}")
-    return check(params[section], model, section, path)
+        raise ParamsError(f"{path}: section '{section}' is missing.{did_you_mean(section, params)}")
+    return validate(params[section], model, section, path)
 
 
-def check(value: Any, model: type[S], section: str, path: Path = PARAMS_FILE) -> S:
-    """Validate `value` as `model`; the first mistake becomes one line of ParamsError."""
+def validate(value: Any, model: type[S], section: str, path: Path = PARAMS_FILE) -> S:
+    """Validate `value` as `model`. Raises ParamsError with one line about the first mistake."""
     try:
         return model.model_validate(value if value is not None else {})
     except ValidationError as error:
@@ -59,7 +59,8 @@ def check(value: Any, model: type[S], section: str, path: Path = PARAMS_FILE) ->
 
 
 def describe(error: ValidationError, model: type[BaseModel], section: str) -> str:
-    """One line for the first mistake; an unknown key goes first, since a typo also misses one."""
+    """One line about the first mistake; an unknown key comes first, since a typo also makes another
+    key missing."""
     mistakes = error.errors()
     first = next((m for m in mistakes if m["type"] == "extra_forbidden"), mistakes[0])
     parts = [section, *(str(part) for part in first["loc"])]
@@ -67,30 +68,32 @@ def describe(error: ValidationError, model: type[BaseModel], section: str) -> st
     if first["type"] == "extra_forbidden":
         known = sorted(fields_at(model, first["loc"][:-1]))
         listing = f" Known keys: {', '.join(known)}." if known else ""
-        return f"unknown key '{key}'.{listing}{nearest(parts[-1], known)}"
+        return f"unknown key '{key}'.{listing}{did_you_mean(parts[-1], known)}"
     if first["type"] == "missing":
         return f"key '{key}' is missing."
     return f"key '{key}' is {first['input']!r}: {first['msg']}."
 
 
 def fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    """The field names of the model found by following `location` from `model`."""
+    """The field names of the nested model at `location` in `model`."""
     for part in location:
         if isinstance(part, int) or part not in model.model_fields:
             continue
-        found = models_in(model.model_fields[part].annotation)
+        found = nested_models(model.model_fields[part].annotation)
         if not found:
             return []
         model = found[0]
     return list(model.model_fields)
 
 
-def models_in(annotation: Any) -> list[type[BaseModel]]:
+def nested_models(annotation: Any) -> list[type[BaseModel]]:
+    """The models in a type annotation, such as [Adapter] in `Adapter | None`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [m for part in getattr(annotation, "__args__", ()) for m in models_in(part)]
+    return [m for part in getattr(annotation, "__args__", ()) for m in nested_models(part)]
 
 
-def nearest(word: str, known: Any) -> str:
+def did_you_mean(word: str, known: Any) -> str:
+    """ " Did you mean 'KEY'?" with the nearest known word; "" without a near one."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f" Did you mean '{close[0]}'?" if close else ""

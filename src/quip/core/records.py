@@ -1,7 +1,7 @@
-"""The rows that stages exchange, and JSONL files of them.
+"""Row types that stages exchange in JSONL files.
 
-Every row type is frozen and refuses unknown fields, so that a file written by an older
-version fails by name and line instead of being half understood.
+Every row type is frozen and refuses unknown fields, so that a file of another version fails with
+field and line instead of being misread.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Row(BaseModel):
 
 
 class LiteralText(Row):
-    """A literal sentence, the input of everything. Ids are unique over all splits."""
+    """A literal sentence, the input to be paraphrased. Ids are unique over all splits."""
 
     id: str
     text: str = Field(min_length=1)
@@ -42,7 +42,10 @@ class Exemplar(Row):
 
 
 class GoldPair(Row):
-    """Two paraphrases of one literal, the better one known. `half` says what it may be used for."""
+    """Two paraphrases of one literal, one of them known to be better.
+
+    `half` says what the pair is for: "tune" for choosing a critic, "held_out" for measuring it.
+    """
 
     id: str
     kind: str
@@ -54,7 +57,7 @@ class GoldPair(Row):
 
 
 class Reply(Row):
-    """One raw answer of the teacher, unparsed. `input` is the id of the literal."""
+    """One raw reply of the teacher, before parsing. `input` is the id of the literal."""
 
     input: str
     split: Split
@@ -64,7 +67,7 @@ class Reply(Row):
 
 
 class TrainingPair(Row):
-    """What the student imitates."""
+    """A literal and a teacher's paraphrase, for supervised fine-tuning."""
 
     input: str
     literal: str
@@ -72,7 +75,7 @@ class TrainingPair(Row):
 
 
 class Reference(Row):
-    """The teacher's own paraphrases of one evaluation input, in the order it gave them."""
+    """The teacher's paraphrases of one evaluation input, in the order of its reply."""
 
     input: str
     split: Split
@@ -100,10 +103,10 @@ class Response(Row):
 
 
 class Answer(Row):
-    """What a critic said in one order of presentation.
+    """A critic's answer in one order of presentation.
 
-    `p_first` is its probability for the choice shown first, between 0 and 1; None when the
-    answer could not be read (then it is never a vote). `source` says how it was read.
+    `p_first` is its probability for the choice shown first, between 0 and 1; None when the answer
+    could not be read (then it is never a vote). `source` says how the answer was read.
     """
 
     p_first: float | None
@@ -112,10 +115,10 @@ class Answer(Row):
 
 
 class Critique(Row):
-    """One comparison of two texts for one literal, asked in both orders.
+    """One comparison of two texts for one literal, with the critic's answers in both orders.
 
-    `forward` showed `a` first, `backward` showed `b` first. `name_a` and `name_b` say who wrote
-    them (an arm, "teacher", "copy", "better", a sample number).
+    `forward` shows `a` first, `backward` shows `b` first. `name_a` and `name_b` name the texts'
+    sources (an arm, "teacher", "copy", "better", a sample number).
     """
 
     input: str
@@ -131,7 +134,7 @@ class Critique(Row):
 
 
 class Meaning(Row):
-    """How near one text stays to its literal: the cosine of their sentence embeddings.
+    """Meaning preservation of one text: the cosine of its embedding and its literal's.
 
     `name` is an arm, "teacher" (its first paraphrase), "copy" or "best_of_n".
     """
@@ -143,8 +146,8 @@ class Meaning(Row):
 
 
 class Preference(Row):
-    """A training pair for feedback learning. `confidence` is the critic's debiased preference of
-    `chosen` over `rejected`, between 0.5 and 1."""
+    """A preference pair for DPO. `confidence` is the critic's debiased preference for `chosen` over
+    `rejected`, between 0.5 and 1."""
 
     input: str
     literal: str
@@ -154,7 +157,7 @@ class Preference(Row):
 
 
 class Ranking(Row):
-    """Texts for one literal as the critic ranks them, best first.
+    """The critic's ranking of texts for one literal, best first.
 
     `scores` are mean debiased preferences over the other texts, between 0 and 1; `ranks` count
     from 0, and texts of equal score share one.

@@ -1,4 +1,4 @@
-"""The seed of one row: a stable digest of (seed, row id, sample number)."""
+"""Seeds of rows: a stable digest of (seed, row id, sample number)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What counts as the same text, how long a text is, and stable digests."""
+"""Text functions: normalisation, equality, length in words, and stable digests."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ NOT_WORD = re.compile(r"[\W_]+")
 
 
 def tidy(text: str) -> str:
-    """`text` on one line, without characters that carry no text (controls, lone surrogates)."""
+    """`text` on one line, without control characters, zero-width characters and surrogates."""
     return " ".join(NOT_TEXT.sub("", text).split())
 
 
 def fold(text: str) -> str:
-    """Case, punctuation and width folded away: texts with equal folds are the same text.
+    """`text` without case, punctuation and character width. Texts with equal folds are the same.
 
     A text without any letter or digit folds to "".
     """
@@ -25,12 +25,12 @@ def fold(text: str) -> str:
     return NOT_WORD.sub(" ", plain).strip()
 
 
-def words(text: str) -> int:
-    """How many words, counted by the spaces between them."""
+def count_words(text: str) -> int:
+    """The number of words, separated by white space."""
     return len(text.split())
 
 
 def digest(*parts: object) -> str:
-    """A stable hexadecimal digest of `parts`: the source of order and of ids, equal on every
-    machine, unlike Python's own `hash`."""
+    """The hexadecimal sha256 of `parts`, for stable orders and ids; unlike Python's own `hash` it
+    is equal on every machine."""
     return hashlib.sha256("\x1f".join(map(str, parts)).encode()).hexdigest()

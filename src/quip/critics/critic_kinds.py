@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from quip.core.params import Section, nearest
+from quip.core.params import Section, did_you_mean
 from quip.runtime.errors import ParamsError
 
 Kind = Literal["mcp", "mcp_reason", "cloze", "panel", "learned"]
@@ -62,7 +62,7 @@ def parse(spec: str, base: CriticParams) -> CriticParams:
         raise ParamsError(
             f"params.yaml: '{spec}' names no critic. Form: KIND[:QUESTION][:calibrated][/PROMPT]"
             f"[@ENDPOINT], where KIND is one of {', '.join(known)} and QUESTION one of "
-            f"{', '.join(QUESTIONS)}.{nearest(spec.split(':')[0], known)}"
+            f"{', '.join(QUESTIONS)}.{did_you_mean(spec.split(':')[0], known)}"
         )
     return base.model_copy(
         update={

@@ -6,7 +6,7 @@ import unicodedata
 from functools import cache
 from typing import Any
 
-from quip.core.text import words
+from quip.core.text import count_words
 
 MIN_WORDS = 5  # shorter texts, such as names and smileys, are not identified
 MARGIN = 0.35  # of 9,400 English sentences, chats included, 2 exceed it
@@ -15,7 +15,9 @@ FOREIGN_SHARE = 0.1
 
 def is_english(text: str) -> bool:
     """False for a text in another script, or much more likely in another common language."""
-    return not has_other_script(text) and (words(text) < MIN_WORDS or not has_other_language(text))
+    return not has_other_script(text) and (
+        count_words(text) < MIN_WORDS or not has_other_language(text)
+    )
 
 
 def has_other_script(text: str) -> bool:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from quip.core.params import nearest
+from quip.core.params import did_you_mean
 from quip.core.text import digest, tidy
 from quip.data.readers import READERS, Record, read_table
 from quip.runtime.errors import DataError
@@ -93,7 +93,7 @@ def locate(key: str, source: str) -> Path:
     known = ["shipped", *PUBLIC]
     raise DataError(
         f"{key}: '{source}' is neither a file or folder nor one of {', '.join(known)}."
-        f"{nearest(source, known)}"
+        f"{did_you_mean(source, known)}"
     )
 
 
@@ -187,7 +187,7 @@ def choose_column(key: str, first: Record, columns: list[str], column: str | Non
     if column is not None and column not in columns:
         raise DataError(
             f"{where}: no column '{column}' ({option}). Columns: {', '.join(columns)}."
-            f"{nearest(column, columns)}"
+            f"{did_you_mean(column, columns)}"
         )
     known = [name for name in COLUMNS if name in columns] or columns
     if column is None and len(known) > 1 and known is columns:

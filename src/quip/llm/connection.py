@@ -73,7 +73,7 @@ class LLM:
             yield self.settings.base_url
             return
         with ExitStack() as stack:
-            with clock.within("start"):
+            with clock.measure("start"):
                 serving = llamacpp.serve(self.settings.model, self.settings.concurrency)
                 base_url = stack.enter_context(serving)
             yield base_url

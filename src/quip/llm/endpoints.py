@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from quip.core.params import Section, check, nearest, read_params
+from quip.core.params import Section, did_you_mean, read_params, validate
 from quip.runtime.errors import EndpointError, ParamsError
 
 EMBEDDED = "embedded"
@@ -65,9 +65,9 @@ def endpoint(name: str) -> Endpoint:
         known = ", ".join(table) or "none"
         raise ParamsError(
             f"params.yaml: endpoint '{name}' is not under endpoints (known: {known})."
-            f"{nearest(name, table)}"
+            f"{did_you_mean(name, table)}"
         )
-    found = check(table[name], Endpoint, f"endpoints.{name}")
+    found = validate(table[name], Endpoint, f"endpoints.{name}")
     address = os.environ.get(f"QUIP_BASE_URL_{name.upper().replace('-', '_')}")
     return found.model_copy(update={"base_url": address}) if address else found
 
@@ -78,7 +78,7 @@ def describe(name: str, settings: Endpoint) -> str:
 
 
 def budget() -> Budget:
-    return check(read_params().get("budget"), Budget, "budget")
+    return validate(read_params().get("budget"), Budget, "budget")
 
 
 def api_key(name: str, settings: Endpoint) -> str | None:

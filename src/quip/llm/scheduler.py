@@ -56,7 +56,7 @@ class RequestScheduler:
                 self.budget.check_prices()
                 one_token = self.settings.embedded and first[1].max_tokens == 1
                 self.ceiling = 1 if one_token else self.settings.concurrency
-                with clock.within("asking"), self.address() as base_url:
+                with clock.measure("asking"), self.address() as base_url:
                     asyncio.run(self.ask_all(base_url, chain([first], missing)))
                 clock.divide("asking", +self.timings or {"calls": 1.0})
         self.session.print_summary()

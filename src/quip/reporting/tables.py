@@ -11,7 +11,7 @@ from typing import Any
 from scipy.stats import binomtest
 
 from quip.core.records import Critique, Reference, Response
-from quip.core.text import digest, words
+from quip.core.text import count_words, digest
 from quip.critics import debiasing
 from quip.critics.debiasing import Debias
 from quip.evaluation.metrics import text_metrics, win_tie_rate
@@ -163,10 +163,10 @@ def lengths(
     """Words per text on one split: of the literals, the teacher's texts and every arm's."""
     rows = [row for row in references if row.split == split]
     return {
-        "literal": [words(row.literal) for row in rows],
-        "teacher": [words(row.paraphrases[0]) for row in rows],
+        "literal": [count_words(row.literal) for row in rows],
+        "teacher": [count_words(row.paraphrases[0]) for row in rows],
         **{
-            arm: [words(row.text) for row in found if row.split == split]
+            arm: [count_words(row.text) for row in found if row.split == split]
             for arm, found in responses.items()
         },
     }

@@ -1,14 +1,15 @@
-"""What the seconds of this process went into, part by part; `quip times` shows it.
+"""Process clock: the seconds of this process, by part; `quip times` shows them.
 
-start        CPU seconds until the stage's work begins, for a stage with a student until that is
-             loaded; and until the embedded engine answers
-reading,     calls of the embedded engine, divided by its own count of prompt reading and generation
-generation
+start        CPU seconds until the stage's work begins (in a stage with a student, until the student
+             is loaded), and the seconds until the embedded engine answers
+reading,     calls of the embedded engine, divided by its own timings of prompt reading and
+generation   generation
 calls        calls of other endpoints
-training     a training run, from its first step's preparation to the saved student
-mlflow       whatever talks to the tracking store
+training     a training run, from the preparation of its first step to the saved student
+mlflow       all exchange with the tracking store
 
-Parts do not overlap: a part inside another (MLflow in a training) is taken out of it.
+Parts do not overlap: the seconds of a part inside another (MLflow in a training) count for the
+inner part only.
 """
 
 from __future__ import annotations
@@ -18,46 +19,53 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-spent: defaultdict[str, float] = defaultdict(float)
+seconds_by_part: defaultdict[str, float] = defaultdict(float)
 stack: list[str] = []
-since = 0.0
-loaded = False
+last_switch = 0.0
+student_loaded = False
 
 
-def started(by_load: bool = False) -> None:
-    """The start ends here; for the last time at the first load of a student."""
-    global loaded
-    if not loaded:
-        spent["start"] = time.process_time()
-    loaded = loaded or by_load
+def record_start(by_load: bool = False) -> None:
+    """Record the CPU seconds until now as the start. The first load of a student is the last time
+    that counts."""
+    global student_loaded
+    if not student_loaded:
+        seconds_by_part["start"] = time.process_time()
+    student_loaded = student_loaded or by_load
 
 
 @contextmanager
-def within(part: str) -> Iterator[None]:
-    """The seconds inside are `part`'s, less those of a part inside it."""
-    turn()
+def measure(part: str) -> Iterator[None]:
+    """A context whose seconds count for `part`, without those of a part inside it."""
+    credit_elapsed()
     stack.append(part)
     try:
         yield
     finally:
-        turn()
+        credit_elapsed()
         stack.pop()
 
 
-def turn() -> None:
-    global since
+def credit_elapsed() -> None:
+    """Add the seconds since the last switch to the innermost part."""
+    global last_switch
     now = time.monotonic()
     if stack:
-        spent[stack[-1]] += now - since
-    since = now
+        seconds_by_part[stack[-1]] += now - last_switch
+    last_switch = now
 
 
 def divide(part: str, shares: Mapping[str, float]) -> None:
-    """Give what `part` holds to others, in proportion to their `shares`."""
-    seconds, total = spent.pop(part, 0.0), sum(shares.values())
+    """Move the seconds of `part` to other parts, in proportion to their `shares`."""
+    seconds, total = seconds_by_part.pop(part, 0.0), sum(shares.values())
     for name, share in shares.items():
-        spent[name] += seconds * share / total
+        seconds_by_part[name] += seconds * share / total
 
 
 def parts() -> dict[str, float]:
-    return {name: round(seconds, 2) for name, seconds in sorted(spent.items()) if seconds >= 0.005}
+    """The seconds by part, rounded, without parts near zero."""
+    return {
+        name: round(seconds, 2)
+        for name, seconds in sorted(seconds_by_part.items())
+        if seconds >= 0.005
+    }

@@ -1,14 +1,15 @@
-"""The errors a user can meet. Each is one line that says what to do, and an exit code."""
+"""Errors that a user can correct. Each has a message of one line, which says what to do, and an
+exit code."""
 
 
 class QuipError(Exception):
-    """Something the user can mend. `str(error)` is the one line that is shown."""
+    """An error that the user can correct. `str(error)` is the message of one line."""
 
     exit_code = 2
 
 
 class ParamsError(QuipError):
-    """params.yaml asks for something that does not exist or has the wrong type."""
+    """params.yaml has an unknown key, a missing key or a wrong value."""
 
 
 class DataError(QuipError):
@@ -16,10 +17,10 @@ class DataError(QuipError):
 
 
 class WeightsError(QuipError):
-    """A model file is missing, damaged or not the one that was pinned."""
+    """A model file is missing, damaged or different from its pin."""
 
 
 class EndpointError(QuipError):
-    """A large-model endpoint could not be used. What was answered before is kept."""
+    """A large-model endpoint failed. Earlier replies are kept."""
 
     exit_code = 3

@@ -1,4 +1,4 @@
-"""Where the checkout and its state are."""
+"""Paths of the checkout and of its state folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def root() -> Path:
 
 
 def state(*parts: str) -> Path:
-    """A path under the git-ignored folder that holds local state (call store, scratch, locks)."""
+    """A path in the git-ignored state folder (call store, scratch, locks); makes its parent."""
     path = root().joinpath(".quip", *parts)
     path.parent.mkdir(parents=True, exist_ok=True)
     return path

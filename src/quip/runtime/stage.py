@@ -1,4 +1,4 @@
-"""What every stage needs around its work: arguments, a lock, clean endings, counts, a clock.
+"""Stage harness: arguments, lock, exit codes, printed counts and the clock of a stage.
 
 A stage module ends with `if __name__ == "__main__": stage.run(main)`.
 """
@@ -36,12 +36,16 @@ def arguments(
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a stage under its lock. Exit codes: 0 done, 2 params or data, 3 endpoint; a line each."""
+    """Run a stage under its lock and note its time.
+
+    Exit codes: 0 done, 2 wrong params or data or a full disk, 3 endpoint failed, 130 interrupted.
+    Each error is one line on stderr.
+    """
     name = os.environ.get("DVC_STAGE") or Path(sys.argv[0]).stem
-    clock.started()
+    clock.record_start()
     began = time.monotonic() - time.process_time()
     try:
-        with holding(name) if alone() else nullcontext():
+        with stage_lock(name) if owns_stage() else nullcontext():
             main()
     except QuipError as error:
         fail(f"{name}: {error}", error.exit_code)
@@ -50,36 +54,41 @@ def run(main: Callable[[], None]) -> None:
             raise
         fail(
             f"{name}: the disk is full ({error.filename or error.strerror}). Free some space and "
-            "run `dvc repro` again; everything that was finished is kept.",
+            "run `dvc repro` again; all finished work is kept.",
             2,
         )
     except KeyboardInterrupt:
-        fail(f"{name}: interrupted. `dvc repro` goes on from here.", 130)
-    if alone():
+        fail(f"{name}: interrupted. Run `dvc repro` to resume from here.", 130)
+    if owns_stage():
         note_time(name, time.monotonic() - began)
 
 
-def alone() -> bool:
-    """Whether the stage's lock and clock are this process's: not so of one that the stage itself
-    started (`quip.training.distributed`), or of the second of several."""
+def owns_stage() -> bool:
+    """Whether this process holds the stage's lock and notes its time.
+
+    A process that the stage itself started (`quip.training.distributed`) does not, nor any but the
+    first of several.
+    """
     return "QUIP_LAUNCHED" not in os.environ and os.environ.get("RANK", "0") == "0"
 
 
 def fail(message: str, code: int) -> None:
+    """Print `message` on stderr and exit with `code`."""
     print(message, file=sys.stderr)
     sys.exit(code)
 
 
 @contextmanager
-def holding(name: str) -> Iterator[None]:
-    """Hold this stage's own lock: DVC drops its lock when it is killed, the stage may live on."""
+def stage_lock(name: str) -> Iterator[None]:
+    """Hold the lock of stage `name`. DVC's own lock is not enough: a killed DVC drops it while the
+    stage may still run."""
     folder = Path(".quip", "locks")
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / f"{name.replace('/', '_')}.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        line = f"{name}: another process still runs this stage here; waiting for it to end."
+        line = f"{name}: another process is running this stage here; waiting for it to end."
         print(line, flush=True)
         lock.acquire()
     try:
@@ -88,8 +97,8 @@ def holding(name: str) -> Iterator[None]:
         lock.release()
 
 
-def say(name: str, counts: dict[str, int], examples: dict[str, str] | None = None) -> None:
-    """Print what went in, what came out and what was dropped, with the first example of each."""
+def print_counts(name: str, counts: dict[str, int], examples: dict[str, str] | None = None) -> None:
+    """Print a stage's counts on one line, and the first example of each drop reason below it."""
     print(f"{name}: " + ", ".join(f"{key} {value:,}" for key, value in counts.items()))
     for reason, example in (examples or {}).items():
         print(f"  first {reason}: {example[:120]!r}")

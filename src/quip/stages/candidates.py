@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     ]
     write_rows(args.out, rows)
     empty = sum(not row.text for row in rows)
-    stage.say(
+    stage.print_counts(
         "candidates", {"inputs": len({r.input for r in rows}), "samples": len(rows), "empty": empty}
     )
 

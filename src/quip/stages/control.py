@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     write_rows(args.out, rows)
     controls = ("teacher", "copy", "best_of_n")
     counts = {name: sum(row.name_a == name for row in rows) for name in controls}
-    stage.say("control", counts)
+    stage.print_counts("control", counts)
     write_json(args.metrics, {**counts, "critic": asked, "judges": spent})
 
 

@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with record_calls(args.calls):
         rows, spent = ask(critic, args.reward, pairs, "critique")
     write_rows(args.out, rows)
-    stage.say("critique", {"pairs": len(rows), **dropped})
+    stage.print_counts("critique", {"pairs": len(rows), **dropped})
     write_json(args.metrics, {"pairs": len(rows), "dropped": dict(dropped), **spent})
 
 

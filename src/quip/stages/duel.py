@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     write_rows(args.out, rows)
     identical = sum(row.a == row.b for row in rows)
     counts = {"verdicts": len(rows), "identical": identical}
-    stage.say("duel", counts)
+    stage.print_counts("duel", counts)
     write_json(args.metrics, {**counts, "judges": spent})
 
 

@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     counts = {"pairs": len(found.pairs), "ties": found.ties}
     write_rows(args.out, found.pairs)
     write_json(args.metrics, counts)
-    stage.say("graded", counts)
+    stage.print_counts("graded", counts)
 
 
 if __name__ == "__main__":

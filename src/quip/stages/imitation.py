@@ -22,7 +22,7 @@ from quip.core import params
 from quip.core.jsonl import read_rows, write_json, write_rows
 from quip.core.params import Section
 from quip.core.records import Exemplar, Reference, Reply, TrainingPair
-from quip.core.text import fold, words
+from quip.core.text import count_words, fold
 from quip.data.drop_counts import Drops
 from quip.data.language import is_english
 from quip.data.refusals import echoes_instructions, refuses, warns
@@ -128,9 +128,9 @@ def drop_reason(
         return "duplicate"
     if not is_english(paraphrase):
         return "wrong_language"
-    if words(paraphrase) < settings.min_words:
+    if count_words(paraphrase) < settings.min_words:
         return "too_short"
-    return "too_long" if words(paraphrase) > settings.max_words else None
+    return "too_long" if count_words(paraphrase) > settings.max_words else None
 
 
 def pairs_of(inputs: Iterable[Taught], per_input: int, drops: Drops) -> list[TrainingPair]:
@@ -188,8 +188,8 @@ def measure(
 
 def summarise(metrics: dict[str, Any], drops: Drops, unparsed: Drops) -> None:
     counts = {key: value for key, value in metrics.items() if isinstance(value, int)}
-    stage.say("imitation", counts, unparsed.first)
-    stage.say("imitation: dropped", drops.counts() or {"nothing": 0}, drops.first)
+    stage.print_counts("imitation", counts, unparsed.first)
+    stage.print_counts("imitation: dropped", drops.counts() or {"nothing": 0}, drops.first)
 
 
 def refuse_too_few(

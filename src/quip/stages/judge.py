@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     write_rows(args.out, rows)
     missing = len(responses) - len(pairs)
     counts = {"verdicts": len(rows), "without_reference": missing}
-    stage.say("judge", counts)
+    stage.print_counts("judge", counts)
     write_json(args.metrics, {**counts, "judges": spent})
 
 

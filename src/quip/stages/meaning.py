@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for (name, split), group in places.items():
         alike[name][split] = round(self_similarity(embedded[group]), 4)
     write_json(args.similarity, alike)
-    stage.say("meaning", {"texts": len(rows)})
+    stage.print_counts("meaning", {"texts": len(rows)})
 
 
 def written(folder: Path) -> dict[tuple[str, str, str], tuple[str, str]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from quip.core.jsonl import read_rows, write_json, write_rows
-from quip.core.params import nearest, read_params
+from quip.core.params import did_you_mean, read_params
 from quip.data.graded_pairs import GradedPair, evaluation_pairs, tuning_pairs
 from quip.runtime import stage
 from quip.runtime.errors import DataError, ParamsError
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     write_rows(args.learn, learn)
     write_json(args.extra, extra)
     write_json(args.metrics, counts)
-    stage.say("pairs", {"learn": len(learn), "extra": sum(map(len, extra.values()))})
+    stage.print_counts("pairs", {"learn": len(learn), "extra": sum(map(len, extra.values()))})
 
 
 def names(params: Mapping[str, Any], section: str, key: str) -> list[str]:
@@ -57,7 +57,7 @@ def names(params: Mapping[str, Any], section: str, key: str) -> list[str]:
         if name not in known:
             raise ParamsError(
                 f"params.yaml: '{name}' in '{section}.{key}' is no file of 'graded'. Known: "
-                f"{', '.join(known)}.{nearest(str(name), known)}"
+                f"{', '.join(known)}.{did_you_mean(str(name), known)}"
             )
     return [str(name) for name in found]
 

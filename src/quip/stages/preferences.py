@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     write_rows(args.rankings, rankings)
     flips = [order_flips(c.forward, c.backward) for c in critiques]
     counts = {"critiques": len(critiques), "kept": len(rows)}
-    stage.say("preferences", {**counts, **dropped})
+    stage.print_counts("preferences", {**counts, **dropped})
     write_json(
         args.metrics,
         {

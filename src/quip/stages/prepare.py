@@ -16,7 +16,7 @@ from pathlib import Path
 from quip.core import params
 from quip.core.jsonl import write_json, write_rows
 from quip.core.records import LiteralText
-from quip.core.text import fold, words
+from quip.core.text import count_words, fold
 from quip.data.deduplication import drop_duplicates, drop_near_duplicates, limit_rows
 from quip.data.drop_counts import Drops
 from quip.data.sources import PUBLIC, SourceLiteral, read_source
@@ -35,8 +35,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     found = [assign_split(row, settings) for row in source] + as_ood(ood, settings.ood_source)
     splits = prepare(found, settings, drops)
     counts = {split: len(splits[split]) for split in ("train", "val", "test", "ood")}
-    stage.say("prepare: kept", counts)
-    stage.say("prepare: dropped", drops.counts() or {"nothing": 0}, drops.first)
+    stage.print_counts("prepare: kept", counts)
+    stage.print_counts("prepare: dropped", drops.counts() or {"nothing": 0}, drops.first)
     refuse_empty(counts, len(found), drops)
     for split, rows in splits.items():
         write_rows(Path(args.out) / f"{split}.jsonl", map(as_row, rows))
@@ -50,7 +50,7 @@ def read(
     found = read_source(f"prepare.{key}", source, column, shipped)
     chats = len({row.chat for row in found if row.chat})
     counts = {"literals": len(found)} | ({"chats": chats} if chats else {})
-    stage.say(f"prepare: read {source}", counts)
+    stage.print_counts(f"prepare: read {source}", counts)
     if source not in ("shipped", *PUBLIC) and raw.resolve() not in Path(source).resolve().parents:
         print(f"prepare: DVC watches {raw}. After a change of {source}: dvc repro -f -s prepare")
     return found
@@ -89,9 +89,9 @@ def fits(row: SourceLiteral, settings: Params, drops: Drops) -> bool:
 def unfit(text: str, settings: Params) -> str | None:
     if not fold(text):
         return "empty"
-    if words(text) < settings.min_words:
+    if count_words(text) < settings.min_words:
         return "too_short"
-    return "too_long" if words(text) > settings.max_words else None
+    return "too_long" if count_words(text) > settings.max_words else None
 
 
 def refuse_empty(counts: dict[str, int], read_rows: int, drops: Drops) -> None:

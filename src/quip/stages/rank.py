@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     write_rows(args.out, rankings)
     counts = {"critiques": len(critiques), "rankings": len(rankings)}
-    stage.say("rank", {**counts, **dropped, **undecided})
+    stage.print_counts("rank", {**counts, **dropped, **undecided})
     write_json(args.metrics, {**counts, "dropped": dict(dropped + undecided), **spent})
 
 

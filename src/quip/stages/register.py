@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     digests = {arm: checked_digest(args, arm) for arm in arms}
     references = read_rows(args.references, Reference)
-    took = stage_times.figures(paths.state("times.jsonl"), "register")
+    took = stage_times.mlflow_metrics(paths.state("times.jsonl"), "register")
     # Two experiments that end at once would otherwise both find no version and make one each.
     with FileLock(paths.state("register.lock")), runs.require_store() as store:
         versions = {}

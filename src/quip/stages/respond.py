@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for (split, row), text in zip(inputs, texts, strict=True)
     ]
     write_rows(args.out, rows)
-    stage.say("respond", {"inputs": len(rows), "empty": sum(not row.text for row in rows)})
+    stage.print_counts("respond", {"inputs": len(rows), "empty": sum(not row.text for row in rows)})
 
 
 if __name__ == "__main__":

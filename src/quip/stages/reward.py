@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     fitted = round(mean(reward.pair_accuracies(model, pairs)), 4)
     recipe = params.model_dump(exclude={"pairs"})
     write_json(args.metrics, {"pairs": len(pairs), "fitted": fitted, **recipe})
-    stage.say("reward", {"pairs": len(pairs)})
+    stage.print_counts("reward", {"pairs": len(pairs)})
     print(f"reward: agrees with {fitted:.1%} of the pairs it was trained on (the audit tells more)")
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from quip.core.jsonl import write_json
-from quip.core.params import nearest, read_params
+from quip.core.params import did_you_mean, read_params
 from quip.llm.endpoints import endpoint
 from quip.runtime import stage
 from quip.runtime.errors import ParamsError
@@ -76,7 +76,7 @@ def check_arms(arms: Any) -> list[str]:
         if arm not in KNOWN_ARMS:
             raise ParamsError(
                 f"params.yaml: unknown arm '{arm}' in 'arms'. Known arms: "
-                f"{', '.join(KNOWN_ARMS)}.{nearest(str(arm), KNOWN_ARMS)}"
+                f"{', '.join(KNOWN_ARMS)}.{did_you_mean(str(arm), KNOWN_ARMS)}"
             )
     if len(set(arms)) < len(arms):
         raise ParamsError("params.yaml: key 'arms' names an arm twice.")

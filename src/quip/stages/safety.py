@@ -79,7 +79,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     texts_of = Counter(text.name for text in texts)
     flagged = {name: count([flag for flag in flags if flag.name == name]) for name in texts_of}
     told = {name: sum(found.values()) for name, found in flagged.items()}
-    stage.say("safety", {"texts": len(texts), **{f"flagged of {n}": k for n, k in told.items()}})
+    stage.print_counts(
+        "safety", {"texts": len(texts), **{f"flagged of {n}": k for n, k in told.items()}}
+    )
     write_json(
         args.metrics,
         {

@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows.sort(key=lambda row: (get_args(Split).index(row.split), row.input))
     write_rows(args.out, rows)
     by_split = Counter[str](row.split for row in rows)
-    stage.say("teacher", {"asked": len(inputs), "answered": len(rows), **by_split})
+    stage.print_counts("teacher", {"asked": len(inputs), "answered": len(rows), **by_split})
     write_json(args.metrics, {"asked": len(inputs), "answered": len(rows), **teacher.spent()})
 
 

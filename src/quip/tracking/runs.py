@@ -127,7 +127,7 @@ class Run:
     def attempt(self, action: Callable[[], object]) -> bool:
         """Run `action` and return whether it succeeded."""
         try:
-            with clock.within("mlflow"):
+            with clock.measure("mlflow"):
                 action()
         except Exception as error:  # MLflow is a mirror: its failure must not stop a training
             if not self.warned:
@@ -149,7 +149,7 @@ def run(stage: str, params: Mapping[str, Scalar], data: Mapping[str, Path]) -> I
     live.attempt(lambda: live.write("inputs", inputs=inputs(data)))
     live.flush()
     try:
-        with clock.within("training"):
+        with clock.measure("training"):
             yield live
     except BaseException as error:
         live.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
@@ -317,7 +317,7 @@ def log_points(store: Store, run_id: str, points: Sequence[Point]) -> None:
 def require_store() -> Iterator[Store]:
     """An open store for work that needs one. Raises TrackingError, one line, when it fails."""
     try:
-        with clock.within("mlflow"):
+        with clock.measure("mlflow"):
             yield open_store()
     except store_errors() as error:
         raise TrackingError(failure_message(error, "Nothing is lost")) from error

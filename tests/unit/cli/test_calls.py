@@ -202,7 +202,7 @@ def test_after_kill_9_of_dvc_alone_a_second_repro_waits_for_the_orphaned_stage(
         first.wait()
         second = subprocess.run(repro, capture_output=True, text=True)
         assert second.returncode == 0, second.stderr[-2000:]
-        assert "another process still runs this stage here; waiting" in second.stdout
+        assert "another process is running this stage here; waiting" in second.stdout
         assert "8 of 8 replies from the store" in second.stdout
         assert set(server.answered.values()) == {1}
         assert len(Path(TAUGHT).read_text().splitlines()) == server.requests == 8

@@ -149,7 +149,7 @@ def test_doctor_sees_a_hard_linked_lock_of_a_dead_process() -> None:
 
 
 def test_doctor_sees_a_stage_that_another_process_still_runs() -> None:
-    with stage.holding("sft"):
+    with stage.stage_lock("sft"):
         assert "stage sft is still running" in lines(*doctor_checks.stages_at_work())
     assert not list(doctor_checks.stages_at_work())
 

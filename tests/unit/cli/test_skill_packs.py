@@ -15,7 +15,7 @@ from quip.cli import skill_packs, try_run
 from quip.core.jsonl import read_rows
 from quip.core.params import read_params
 from quip.core.records import Exemplar, GoldPair, LiteralText, Row, Split
-from quip.core.text import fold, words
+from quip.core.text import count_words, fold
 from quip.llm.requests import prompts
 from quip.runtime.errors import DataError
 
@@ -148,7 +148,7 @@ def test_its_gold_pairs_are_even_over_kinds_and_halves(pack: Path) -> None:
     assert len(rows) >= 60
     assert len(set(counts.values())) == 1, counts
     assert {kind for kind, half in counts if half == "tune"} == {kind for kind, _ in counts}
-    shorter = sum(words(row.better) < words(row.worse) for row in rows)
+    shorter = sum(count_words(row.better) < count_words(row.worse) for row in rows)
     assert 0.3 < shorter / len(rows) < 0.7, "a critic could win by counting words"
 
 
@@ -184,12 +184,12 @@ def test_the_checks_see_a_key_that_nobody_reads(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_critic_grown_from_its_gold_pairs_agrees_with_the_other_half(pack: Path) -> None:
     """Otherwise `critique` would refuse it, and the pack would not run."""
-    from quip.core.params import check
+    from quip.core.params import validate
     from quip.data import graded_pairs
     from quip.training import reward
 
     pairs = graded_pairs.read(pack / "raw" / "gold.jsonl").pairs
-    params = check(merged(pack)["reward"], reward.RewardParams, "reward")
+    params = validate(merged(pack)["reward"], reward.RewardParams, "reward")
     model = reward.train([pair for pair in pairs if pair.half == "tune"], params)
     said = reward.pair_accuracies(model, [pair for pair in pairs if pair.half == "held_out"])
     assert sum(said) / len(said) > 0.65

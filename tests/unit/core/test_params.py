@@ -1,4 +1,4 @@
-"""params.yaml: every mistake is one line that names the key, and the nearest known one."""
+"""params.yaml: every mistake is one line with the key and the nearest known key."""
 
 from __future__ import annotations
 

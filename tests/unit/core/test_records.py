@@ -1,4 +1,4 @@
-"""Rows and JSONL files: what goes in comes out, and a bad file is named by line and column."""
+"""Row types and JSONL files: the round trip, and errors with line and column."""
 
 from __future__ import annotations
 

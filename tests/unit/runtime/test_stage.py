@@ -1,4 +1,4 @@
-"""The harness of a stage: exit codes, one line and no traceback, the lock, the clock."""
+"""Stage harness: exit codes, one line and no traceback, the lock, the clock."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def here(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("DVC_STAGE", "align@dpo")
 
 
-def ended(error: BaseException) -> int:
+def exit_code(error: BaseException) -> int:
     """The exit code of a stage whose work ends with `error`."""
 
     def main() -> None:
@@ -61,30 +61,32 @@ def ended(error: BaseException) -> int:
     ("kind", "code"),
     [(ParamsError, 2), (DataError, 2), (WeightsError, 2), (EndpointError, 3)],
 )
-def test_an_error_of_the_user_s_is_one_line_and_its_exit_code(
+def test_an_error_of_the_user_is_one_line_and_its_exit_code(
     kind: type[QuipError], code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert ended(kind("what was found, what to do.")) == code
+    assert exit_code(kind("what was found, what to do.")) == code
     captured = capsys.readouterr()
     assert captured.err == "align@dpo: what was found, what to do.\n"
     assert captured.out == ""
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
-def test_a_full_disk_is_said_clearly(number: int, capsys: pytest.CaptureFixture[str]) -> None:
-    assert ended(OSError(number, os.strerror(number), "data/x.jsonl")) == 2
+def test_a_full_disk_is_one_clear_line(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(OSError(number, os.strerror(number), "data/x.jsonl")) == 2
     assert capsys.readouterr().err == (
         "align@dpo: the disk is full (data/x.jsonl). Free some space and run `dvc repro` again; "
-        "everything that was finished is kept.\n"
+        "all finished work is kept.\n"
     )
 
 
-def test_an_interrupt_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
-    assert ended(KeyboardInterrupt()) == 130
-    assert capsys.readouterr().err == "align@dpo: interrupted. `dvc repro` goes on from here.\n"
+def test_an_interrupt_says_how_to_resume(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(KeyboardInterrupt()) == 130
+    assert (
+        capsys.readouterr().err == "align@dpo: interrupted. Run `dvc repro` to resume from here.\n"
+    )
 
 
-def test_a_mistake_of_our_own_keeps_its_traceback() -> None:
+def test_an_unexpected_error_keeps_its_traceback() -> None:
     def main() -> None:
         raise ZeroDivisionError
 
@@ -92,8 +94,8 @@ def test_a_mistake_of_our_own_keeps_its_traceback() -> None:
         stage.run(main)
 
 
-def test_only_a_stage_that_ended_well_is_on_the_clock() -> None:
-    ended(DataError("no."))
+def test_only_a_finished_stage_has_its_time_noted() -> None:
+    exit_code(DataError("no."))
     assert not Path(".quip/times.jsonl").exists()
     stage.run(lambda: None)
     (line,) = Path(".quip/times.jsonl").read_text(encoding="utf-8").splitlines()
@@ -111,7 +113,7 @@ def test_local_state_stands_in_the_main_checkout(monkeypatch: pytest.MonkeyPatch
 def test_counts_and_the_first_example_of_each_drop_are_printed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    stage.say("critique", {"asked": 1200, "unparsed": 2}, {"unparsed": "I cannot\nsay"})
+    stage.print_counts("critique", {"asked": 1200, "unparsed": 2}, {"unparsed": "I cannot\nsay"})
     assert capsys.readouterr().out == (
         "critique: asked 1,200, unparsed 2\n  first unparsed: 'I cannot\\nsay'\n"
     )
@@ -209,7 +211,7 @@ def test_a_second_process_waits_while_the_first_holds_the_stage(begin: Begin) ->
     wait_for("began-first")
     second = begin("second")
     assert waiting_line(second) == (
-        "align@dpo: another process still runs this stage here; waiting for it to end.\n"
+        "align@dpo: another process is running this stage here; waiting for it to end.\n"
     )
     assert not Path("began-second").exists()
     Path("end").touch()

@@ -13,14 +13,14 @@ from typing import Any
 
 from rapidfuzz import fuzz
 
-from quip.core.text import fold, words
+from quip.core.text import count_words, fold
 
 COPY_RATIO = 95.0
 
 
 def length_ratio(text: str, other: str) -> float:
     """words(text) / words(other); a text without words counts as one word in the divisor."""
-    return words(text) / max(1, words(other))
+    return count_words(text) / max(1, count_words(other))
 
 
 def is_copy(text: str, literal: str) -> bool:
@@ -59,7 +59,7 @@ def commonest(texts: Sequence[str], n: int = 4) -> tuple[str, float]:
 
 def mean_words(texts: Sequence[str]) -> float:
     """Words of a text on average; 0 of no texts."""
-    return sum(map(words, texts)) / len(texts) if texts else 0.0
+    return sum(map(count_words, texts)) / len(texts) if texts else 0.0
 
 
 def describe(pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
