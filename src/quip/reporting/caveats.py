@@ -39,7 +39,7 @@ def doubts(
 
 def one_model(roles: dict[str, Any]) -> Iterator[str]:
     """Preference leakage: a judge that is also critic or teacher (arXiv 2502.01534)."""
-    plays = preference_leakage.kin(roles)
+    plays = preference_leakage.shared_roles(roles)
     unrelated = [judge for judge, found in plays.items() if not found]
     remedy = (
         f"Read judge {' and '.join(unrelated)} beside it."

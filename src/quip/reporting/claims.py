@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from quip.evaluation.metrics.paired_differences import base_of
+from quip.evaluation.metrics.paired_differences import base_arm
 
 SPLIT = "test"
 FEW = 20
@@ -27,7 +27,7 @@ def claim(results: Numbers, split: str = SPLIT) -> str:
     `results` is the content of wtr.json. Without an arm `sft` the first arm is the one to beat.
     """
     arms = list(results["arms"])
-    base = base_of(arms)
+    base = base_arm(arms)
     duels = [sorted((arm, base), key=arms.index) for arm in arms if arm != base]
     heads = [duel(results, later, earlier, split) for earlier, later in duels]
     return " ".join([*heads, *against_teacher(results, split)])
@@ -63,7 +63,7 @@ def turned(cell: Numbers) -> Numbers:
 def verdicts(results: Numbers, split: str = SPLIT) -> list[Numbers]:
     """One entry for every arm but the base: {"arm", "base", "gain": better, worse or None, "why",
     "alarms", "judges": [{"judge", "duel", "difference"}]}, both seen from the arm."""
-    base = base_of(list(results["arms"]))
+    base = base_arm(list(results["arms"]))
     return [verdict(results, arm, base, split) for arm in results["arms"] if arm != base]
 
 
@@ -101,7 +101,7 @@ def seen_from_loser(cell: Numbers) -> Numbers:
 
 def power(results: Numbers, split: str = SPLIT) -> list[str]:
     """What the inputs at hand can show, in words."""
-    base = base_of(list(results["arms"]))
+    base = base_arm(list(results["arms"]))
     heads = [
         cells for name, cells in results.get("duels", {}).items() if base in name.split("_vs_")
     ]

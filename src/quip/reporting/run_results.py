@@ -64,7 +64,7 @@ def read(
     found.preferences = rows(preferences, Preference, found.missing)
     trained = read_folder(runs, found.missing)
     found.runs = {arm: trained[arm] for arm in wtr["arms"] if arm in trained}
-    found.roles = preference_leakage.roles(read_folder(roles, found.missing))
+    found.roles = preference_leakage.model_roles(read_folder(roles, found.missing))
     found.missing += [
         f"{metrics}/{name}.json" for name in ("critic", "safety") if name not in measured
     ]

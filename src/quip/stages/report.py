@@ -80,7 +80,7 @@ def render(
             ratings=found.wtr.get("ratings", {}),
             rated=list(dict.fromkeys(n for r in found.wtr.get("ratings", {}).values() for n in r)),
             leakage=found.wtr.get("leakage", []),
-            kin=preference_leakage.kin(found.roles),
+            kin=preference_leakage.shared_roles(found.roles),
             safety=found.metrics.get("safety"),
             categories=tables.categories(found.metrics.get("safety")),
             glossary=glossary.sections(),

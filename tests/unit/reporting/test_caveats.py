@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fake_results import cell, results
-from quip.evaluation.alarms import Limits, tripped
+from quip.evaluation.alarms import Limits, raised_alarms
 from quip.reporting.caveats import ALARMS, doubts
 
 GOOD = {"agreement": 0.8, "ci95": [0.7, 0.9], "by_kind": {"plain": {"agreement": 0.9, "n": 30,
@@ -102,7 +102,7 @@ def test_every_alarm_that_can_trip_has_its_words():
     limits = {"copy_rate": 0.5, "stock_phrase": 0.5, "distinct_2": 0.5, "self_similarity": 0.5}
     limits |= {"meaning": 0.5, "length_drift": [0.8, 1.2]}
     ratio = [{"ratio": 2.0}]
-    assert set(tripped(cell_, teacher, ratio, Limits(**limits))) == set(ALARMS)
+    assert set(raised_alarms(cell_, teacher, ratio, Limits(**limits))) == set(ALARMS)
 
 
 def test_a_gain_that_the_critics_own_kin_sees_and_others_do_not_is_a_doubt():
