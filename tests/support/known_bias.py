@@ -25,7 +25,7 @@ from quip.critics.ranking import decide
 from quip.evaluation import critic_audit
 from quip.evaluation.critic_comparison import fit_debias
 from quip.evaluation.metrics import win_tie_rate
-from quip.reporting.marked_block import rewrite
+from quip.reporting.marked_block import rewrite_block
 
 SEEDS = 200
 PAIRS, TUNING = 80, 170
@@ -351,7 +351,7 @@ def main() -> int:
         gap_planted=f"{gap:.3f}",
         gap=spread(gaps, 3),
     )
-    rewrite(Path(__file__).parents[2] / "docs" / "critics.md", BLOCK, page)
+    rewrite_block(Path(__file__).parents[2] / "docs" / "critics.md", BLOCK, page)
     return 0
 
 

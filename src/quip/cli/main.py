@@ -308,7 +308,7 @@ def grow(
         found.append((point.size, point.mean, point.low, point.high))
     if figure:
         with atomic(figure) as handle:
-            handle.write(svg_plots.growth(figure.stem, found, "agreement with people"))
+            handle.write(svg_plots.learning_curve(figure.stem, found, "agreement with people"))
 
 
 @app.command(name="rounds")
@@ -389,12 +389,12 @@ def results() -> None:
     import json
 
     from quip.reporting import claims
-    from quip.reporting.results_table import table
+    from quip.reporting.results_table import render_table
 
     if not WTR.is_file():
         raise DataError(f"{WTR}: no results yet. Run `make run` or `dvc repro`.")
     found = json.loads(WTR.read_text(encoding="utf-8"))
-    typer.echo(f"{table(found)}\n\n{claims.claim(found)}\n")
+    typer.echo(f"{render_table(found)}\n\n{claims.claim(found)}\n")
     where = REPORT if REPORT.is_file() else "not there yet: `dvc repro report`"
     typer.echo(f"Report page: {where}\nNext, try:")
     for number, line in enumerate(TRY_NEXT, start=1):

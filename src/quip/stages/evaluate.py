@@ -27,7 +27,7 @@ from quip.evaluation.alarms import Limits
 from quip.evaluation.leaderboard import Cells, Counting, Leaderboard
 from quip.evaluation.metrics import preference_leakage
 from quip.evaluation.metrics.paired_differences import base_arm
-from quip.reporting.results_table import OUTCOMES, flat, table
+from quip.reporting.results_table import OUTCOMES, flat_cells, render_table
 from quip.runtime import stage
 from quip.runtime.errors import DataError, ParamsError
 
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     write_plot(args.plots, result["arms"])
     with atomic(args.paper) as handle:
         handle.write(published_results.comparison_page(result["arms"]))
-    print(table(result))
+    print(render_table(result))
 
 
 def counted(
@@ -138,7 +138,7 @@ def write_plot(path: str, arms: dict[str, Cells]) -> None:
     with atomic(path) as handle:
         rows = csv.writer(handle, lineterminator="\n")
         rows.writerow(["arm", "split", "judge", *OUTCOMES])
-        for arm, split, judge, cell in flat(arms):
+        for arm, split, judge, cell in flat_cells(arms):
             rows.writerow([arm, split, judge, *(round(cell[key], 6) for key in OUTCOMES)])
 
 
