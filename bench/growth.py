@@ -128,7 +128,7 @@ def drawn(sizes: Sequence[int], rows: Mapping[str, Sequence[Used]]) -> str:
             seconds = [one.seconds for one in used]
             axes.plot(sizes, seconds, "o-", color=color, label=stage, linewidth=1.6, markersize=4)
         linear = [size / 1000 for size in sizes]
-        axes.plot(sizes, linear, color=svg_plots.QUIET, linewidth=1, linestyle=(0, (4, 3)))
+        axes.plot(sizes, linear, color=svg_plots.GREY, linewidth=1, linestyle=(0, (4, 3)))
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_xticks(sizes, [*(f"{size:,}" for size in sizes[:-1]), f"\n{sizes[-1]:,}"])
@@ -140,7 +140,7 @@ def drawn(sizes: Sequence[int], rows: Mapping[str, Sequence[Used]]) -> str:
         axes.grid(linewidth=0.6)
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderpad=0)
 
-    return svg_plots.figure("growth", 3.9, draw)
+    return svg_plots.render_figure("growth", 3.9, draw)
 
 
 # ---- the rows ------------------------------------------------------------------------------

@@ -216,7 +216,7 @@ def result(arm: str) -> dict[str, Any]:
     rows = read_rows(f"data/verdicts/{arm}.jsonl", Critique)
     return win_tie_rate.summarise(
         [
-            win_tie_rate.Comparison(
+            win_tie_rate.JudgedInput(
                 r.input, calibrated_preference(r, debias), order_flips(r.forward, r.backward), 1.0
             )
             for r in rows

@@ -160,7 +160,9 @@ def test_verdicts_that_no_two_arms_share_are_refused(data):
         if row.split == "test"
     ]
     write_rows(other, [*kept, *(r for r in read_rows(other, Critique) if r.split != "test")])
-    with pytest.raises(DataError, match=r"dpo less sft, test, judge 'embedded': no input whose"):
+    with pytest.raises(
+        DataError, match=r"dpo less sft, test, judge 'embedded': no input has a readable verdict"
+    ):
         evaluated(data)
 
 

@@ -152,7 +152,7 @@ def test_every_figure_and_every_column_of_results_leads_to_its_definition(whole)
     assert len(links) > 40
     assert all(found["href"].removeprefix("#") in reader.ids for found in links)
     assert whole.count("<figure>") == whole.count("What is this?")
-    terms = [entry["id"] for block in glossary.sections() for entry in block["terms"]]
+    terms = [entry["id"] for block in glossary.read_sections() for entry in block["terms"]]
     assert {f"def-{name}" for name in terms} <= set(reader.ids)
 
 

@@ -15,7 +15,14 @@ from quip.core.jsonl import write_rows
 from quip.core.records import Reference, Response, TrainingPair
 from quip.core.text import fold
 from quip.evaluation import safety_screen
-from quip.evaluation.safety_screen import Flag, Words, heard, read_patterns, read_words, screen
+from quip.evaluation.safety_screen import (
+    Flag,
+    Words,
+    parse_classification,
+    read_patterns,
+    read_words,
+    screen,
+)
 from quip.llm import retries
 from quip.llm.requests.chat import ModelReply
 from quip.runtime.errors import DataError
@@ -79,8 +86,8 @@ def test_the_shipped_words_file_holds_notes_only() -> None:
         ("categories: {x: {patterns: ['(']}}", "x 1: not a regular expression"),
         ("categories: {x: {patterns: ['<who>']}}", "x 1: there is no list 'who'"),
         ("categories: {x: {patterns: [{a: b}]}}", "x 1: not a regular expression"),
-        ("- a", "no list of categories"),
-        ("categories: {x: {}}", "no list of categories"),
+        ("- a", "found no categories"),
+        ("categories: {x: {}}", "found no categories"),
     ],
 )
 def test_a_broken_list_is_named_by_its_place(tmp_path: Path, text: str, says: str) -> None:
@@ -109,11 +116,14 @@ def test_missing_words_file_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_a_classifiers_answer_is_read_strictly(said: str, category: str | None) -> None:
-    assert heard(ModelReply(text=said, finish_reason="stop"), list(CATEGORIES)) == category
+    assert (
+        parse_classification(ModelReply(text=said, finish_reason="stop"), list(CATEGORIES))
+        == category
+    )
 
 
 def test_an_unanswered_question_is_no_verdict() -> None:
-    assert heard(None, list(CATEGORIES)) is None
+    assert parse_classification(None, list(CATEGORIES)) is None
 
 
 def write_texts(root: Path, bad: str = "I will stab you.") -> None:
@@ -248,7 +258,7 @@ def strings(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else []
 
 
-def test_longest_is_what_the_words_file_says() -> None:
+def test_the_words_file_says_the_longest_phrase() -> None:
     text = (ROOT / "data/safety/words.txt").read_text(encoding="utf-8")
-    assert safety_screen.LONGEST == 3
+    assert safety_screen.MAX_PHRASE_WORDS == 3
     assert "up to three words" in text

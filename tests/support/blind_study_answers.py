@@ -8,13 +8,13 @@ from pathlib import Path
 from quip.core.jsonl import write_rows
 from quip.core.records import Critique, Reference, Response
 from quip.evaluation import blind_study_results
-from quip.evaluation.blind_study import Key, Pair
-from quip.evaluation.blind_study_results import Given, Returned
+from quip.evaluation.blind_study import BlindPair, StudyKey
+from quip.evaluation.blind_study_results import AnswerFile, PairAnswer
 
 THINGS = ["bus", "train", "tram", "boat", "plane", "lift", "bike", "taxi"]
 ARMS = ("zebra", "quokka")
 """Names that stand in no sentence and in no page."""
-Choose = Callable[[Pair, str], blind_study_results.Choice]
+Choose = Callable[[BlindPair, str], blind_study_results.Choice]
 
 
 def write_answers(inputs: int = len(THINGS), same: int = 1) -> None:
@@ -39,11 +39,11 @@ def write_answers(inputs: int = len(THINGS), same: int = 1) -> None:
 
 
 def hand_in(
-    key: Key, rater: str, choose: Choose, folder: Path = Path(), pairs: int | None = None
+    key: StudyKey, rater: str, choose: Choose, folder: Path = Path(), pairs: int | None = None
 ) -> Path:
     """A file as the page saves it: `rater` answers the first `pairs` pairs by `choose`."""
     answers = [
-        Given(
+        PairAnswer(
             pair=pair.id,
             left="first",
             humor=choose(pair, "humor"),
@@ -52,7 +52,7 @@ def hand_in(
         )
         for pair in key.pairs[:pairs]
     ]
-    bare = Returned(page=key.page, rater=rater, started="x", saved="y", answers=answers, sum="")
+    bare = AnswerFile(page=key.page, rater=rater, started="x", saved="y", answers=answers, sum="")
     file = folder / f"{rater}.json"
     whole = bare.model_copy(update={"sum": blind_study_results.checksum(bare, key)})
     file.write_text(whole.model_dump_json(indent=1), encoding="utf-8")
@@ -62,7 +62,7 @@ def hand_in(
 def prefer(name: str) -> Choose:
     """Somebody to whom `name` is always the better, in every question; else a tie."""
 
-    def choose(pair: Pair, question: str) -> blind_study_results.Choice:
+    def choose(pair: BlindPair, question: str) -> blind_study_results.Choice:
         if name not in pair.names:
             return "tie"
         return "first" if pair.names[0] == name else "second"
@@ -70,7 +70,7 @@ def prefer(name: str) -> Choose:
     return choose
 
 
-def verdict(pair: Pair, judge: str, p: float) -> Critique:
+def verdict(pair: BlindPair, judge: str, p: float) -> Critique:
     """`judge` puts `p` on the second text of the pair, which it saw as text a."""
     forward, backward = ({"p_first": x, "source": "logprobs"} for x in (p, 1 - p))
     return Critique.model_validate(

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from quip.reporting import svg_plots
-from quip.reporting.marked_block import rewrite
+from quip.reporting.marked_block import rewrite_block
 
 TESTS = Path(__file__).parents[1]
 DOCS = TESTS.parent / "docs"
@@ -90,7 +90,7 @@ def main() -> int:
         audit="\n".join(audit_line(*row) for row in found["audit"]),
         words=found["words"][0],
     )
-    rewrite(DOCS / "training.md", BLOCK, page)
+    rewrite_block(DOCS / "training.md", BLOCK, page)
     return 0
 
 

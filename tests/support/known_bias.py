@@ -23,9 +23,9 @@ from quip.core.records import Answer, Critique, GoldPair
 from quip.critics.debiasing import Debias, Method, calibrated_preference, logit
 from quip.critics.ranking import decide
 from quip.evaluation import critic_audit
-from quip.evaluation.critic_comparison import fit
+from quip.evaluation.critic_comparison import fit_debias
 from quip.evaluation.metrics import win_tie_rate
-from quip.reporting.marked_block import rewrite
+from quip.reporting.marked_block import rewrite_block
 
 SEEDS = 200
 PAIRS, TUNING = 80, 170
@@ -242,7 +242,7 @@ def fitted() -> Array:
     """`scale` and `per_word` as `quip critics` fits them, of the critic that likes length,
     (SEEDS, 2); planted: 1 and -A_WORD."""
     seeds = [draw(number, TUNING) for number in range(SEEDS)]
-    found = [fit(answers(seed, length(seed)), "log_odds") for seed in seeds]
+    found = [fit_debias(answers(seed, length(seed)), "log_odds") for seed in seeds]
     return np.array([[one.scale, one.per_word] for one in found])
 
 
@@ -259,12 +259,12 @@ def leakage(seeds: list[Seed]) -> tuple[Array, float]:
             odds = better - bonus
             rows = answers(seed, (odds + LEAN, -odds + LEAN))
             compared = [
-                win_tie_rate.Comparison(
+                win_tie_rate.JudgedInput(
                     row.input, calibrated_preference(row, debias("log_odds", "position")), None, 1.0
                 )
                 for row in rows
             ]
-            scores.append(win_tie_rate.score(win_tie_rate.count(compared, TIE_MARGIN)))
+            scores.append(win_tie_rate.score(win_tie_rate.count_outcomes(compared, TIE_MARGIN)))
         gaps.append(scores[0] - scores[1])
     edge = logit(0.5 + TIE_MARGIN)
     planted = float(above(-BONUS, SPREAD, edge) + above(-BONUS, SPREAD, -edge)) / 2 - 0.5
@@ -280,8 +280,8 @@ PAGE = """\
 Does the audit find what is wrong with a critic, and does debiasing take it away? For a real critic
 nobody knows the answer. So `tests/support/known_bias.py` plants biases in scripted critics and
 passes their answers through the pipeline's own functions: `critic_audit.audit_summary`,
-`ranking.decide` (the stage `preferences`), `critic_comparison.fit` (`quip critics`) and the counts
-of `win_tie_rate`. `python tests/support/known_bias.py` writes this section;
+`ranking.decide` (the stage `preferences`), `critic_comparison.fit_debias` (`quip critics`) and the
+counts of `win_tie_rate`. `python tests/support/known_bias.py` writes this section;
 `tests/integration/test_known_bias.py` compares every figure with what was planted.
 
 A fair critic's log-odds for the better text are normal with mean 1 and variance 2, so that its
@@ -351,7 +351,7 @@ def main() -> int:
         gap_planted=f"{gap:.3f}",
         gap=spread(gaps, 3),
     )
-    rewrite(Path(__file__).parents[2] / "docs" / "critics.md", BLOCK, page)
+    rewrite_block(Path(__file__).parents[2] / "docs" / "critics.md", BLOCK, page)
     return 0
 
 

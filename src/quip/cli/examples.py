@@ -12,8 +12,8 @@ from textwrap import fill
 
 from quip.core.jsonl import read_rows
 from quip.core.records import Reference, Response
-from quip.reporting.marked_block import marked
-from quip.reporting.tables import chosen
+from quip.reporting.marked_block import add_marks
+from quip.reporting.tables import sample_inputs
 from quip.runtime.errors import DataError
 from quip.stages.roles import KNOWN_ARMS
 
@@ -35,7 +35,7 @@ def read(count: int, references: Path = REFERENCES, responses: Path = RESPONSES)
     if not arms:
         raise DataError(f"{responses}: no answers yet. Run `make run` or `dvc repro`.")
     answers = {arm: read_rows(responses / f"{arm}.jsonl", Response) for arm in arms}
-    return examples(chosen(read_rows(references, Reference), "test", count), answers)
+    return examples(sample_inputs(read_rows(references, Reference), "test", count), answers)
 
 
 def examples(
@@ -64,4 +64,4 @@ def lines(example: Example) -> Iterator[str]:
 
 def markdown(found: Sequence[Example]) -> str:
     """README's block, marks included."""
-    return marked(BLOCK, f"```text\n{text(found)}\n```")
+    return add_marks(BLOCK, f"```text\n{text(found)}\n```")

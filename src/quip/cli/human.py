@@ -48,15 +48,15 @@ def make(
 
     names = chosen(arms)
     literals, texts = blind_study.read_texts(names, split_of(split), responses, references)
-    key = blind_study.draw(
-        literals, texts, blind_study.sides(names, duels), split_of(split), n, seed
+    key = blind_study.draw_pairs(
+        literals, texts, blind_study.arm_pairs(names, duels), split_of(split), n, seed
     )
-    blind_study.write(key, out)
+    blind_study.write_study(key, out)
     few = f" (only {len(literals)} inputs)" if len(literals) < n else ""
     typer.echo(
         f"{out}: {len(key.pairs)} pairs{few}; {len(key.same)} more, of equal texts, are ties. "
-        f"Send it out.\n{blind_study.key_of(out)}: who wrote what. Keep it to yourself.\n"
-        f"Next: quip human read FILES... --key {blind_study.key_of(out)}"
+        f"Send it out.\n{blind_study.key_path(out)}: who wrote what. Keep it to yourself.\n"
+        f"Next: quip human read FILES... --key {blind_study.key_path(out)}"
     )
 
 
@@ -77,7 +77,7 @@ def read(
     from quip.evaluation import blind_study, blind_study_results
 
     opened = blind_study.read_key(key)
-    raters = blind_study_results.read(files, opened, partial)
+    raters = blind_study_results.read_answer_files(files, opened, partial)
     counting = load("evaluate", Counting)
     found = blind_study_results.summarise(
         opened,
@@ -87,9 +87,9 @@ def read(
         **counting.model_dump(),
     )
     write_json(out / "people.json", found)
-    typer.echo(blind_study_results.table(found))
+    typer.echo(blind_study_results.summary_text(found))
     for question in blind_study_results.QUESTIONS:
-        pairs = blind_study_results.gold(opened, question, raters)
+        pairs = blind_study_results.gold_pairs(opened, question, raters)
         write_rows(out / f"votes_{question}.jsonl", pairs)
         typer.echo(f"{out / f'votes_{question}.jsonl'}: {len(pairs)} gold pairs")
 

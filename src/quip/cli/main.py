@@ -262,10 +262,10 @@ def critics(
     """
     from quip.evaluation import critic_comparison
 
-    rows, fits = critic_comparison.measure(
-        names or critic_comparison.COMPARED, half, per_kind, length
+    rows, fits = critic_comparison.compare_critics(
+        names or critic_comparison.DEFAULT_CRITICS, half, per_kind, length
     )
-    typer.echo("\n".join(critic_comparison.table(rows)))
+    typer.echo("\n".join(critic_comparison.comparison_table(rows)))
     for name, found in fits.items():
         typer.echo(f"{name}: debias: {found.model_dump(exclude_none=True)}")
 
@@ -296,17 +296,19 @@ def grow(
 
     recipe = overlaid(read_params(), read_params(params))["reward"]
     checked = validate(recipe, RewardParams, "reward", params)
-    data = critic_learning_curve.gather(files, measure)
-    typer.echo(f"{critic_learning_curve.said(data, checked)}\n\n{critic_learning_curve.HEADER}")
+    data = critic_learning_curve.read_pairs(files, measure)
+    typer.echo(
+        f"{critic_learning_curve.summary_line(data, checked)}\n\n{critic_learning_curve.HEADER}"
+    )
     found = []
-    for point in critic_learning_curve.points(
-        data, critic_learning_curve.sizes_of(sizes, len(data.learn)), seeds, checked
+    for point in critic_learning_curve.learning_curve(
+        data, critic_learning_curve.parse_sizes(sizes, len(data.learn)), seeds, checked
     ):
-        typer.echo(critic_learning_curve.row(point))
+        typer.echo(critic_learning_curve.table_row(point))
         found.append((point.size, point.mean, point.low, point.high))
     if figure:
         with atomic(figure) as handle:
-            handle.write(svg_plots.growth(figure.stem, found, "agreement with people"))
+            handle.write(svg_plots.learning_curve(figure.stem, found, "agreement with people"))
 
 
 @app.command(name="rounds")
@@ -387,12 +389,12 @@ def results() -> None:
     import json
 
     from quip.reporting import claims
-    from quip.reporting.results_table import table
+    from quip.reporting.results_table import render_table
 
     if not WTR.is_file():
         raise DataError(f"{WTR}: no results yet. Run `make run` or `dvc repro`.")
     found = json.loads(WTR.read_text(encoding="utf-8"))
-    typer.echo(f"{table(found)}\n\n{claims.claim(found)}\n")
+    typer.echo(f"{render_table(found)}\n\n{claims.claim(found)}\n")
     where = REPORT if REPORT.is_file() else "not there yet: `dvc repro report`"
     typer.echo(f"Report page: {where}\nNext, try:")
     for number, line in enumerate(TRY_NEXT, start=1):

@@ -1,8 +1,8 @@
-"""Collapse alarms: limits of params.yaml that mark an arm whose texts went wrong. Pure.
+"""Collapse alarms: limits in params.yaml on the text measures of an arm. Pure.
 
-A judge reads one text at a time and sees no collapse: one phrase for everything, copies of the
-input, texts that grow with every round. What the inputs themselves decide (how varied texts can
-be, how alike they are) is measured against the teacher on the same inputs.
+A judge reads one text at a time and cannot see a collapse: one phrase for everything, copies of
+the input, texts that grow with every round. Variety and self-similarity depend on the inputs, so
+their limits are relative to the teacher on the same inputs.
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ class Limits(Section):
     """Section `alarms`."""
 
     copy_rate: float = Field(ge=0, le=1)
-    """Share of texts that copy their literal, at most."""
+    """Highest share of texts that copy their literal."""
     stock_phrase: float = Field(ge=0, le=1)
-    """Share of texts that hold the commonest four words, at most, where the teacher has less."""
+    """Highest share of texts that contain the most common 4-gram, unless the teacher has more."""
     distinct_2: float = Field(ge=0)
-    """distinct-2 over the teacher's, at least."""
+    """Lowest distinct-2 as a multiple of the teacher's."""
     self_similarity: float = Field(ge=0)
-    """Self-similarity less the teacher's, at most."""
+    """Highest self-similarity minus the teacher's."""
     meaning: float = Field(ge=0, le=1)
-    """Mean cosine with the literal, at least."""
+    """Lowest mean cosine with the literal."""
     length_drift: tuple[float, float]
-    """Words over those of the arm to beat, after any round: at least, at most."""
+    """Lowest and highest ratio of mean words to those of the base arm, after any round."""
 
 
 class Alarm(NamedTuple):
-    """What went past its limit."""
+    """A measure beyond its limit."""
 
     value: float
     limit: float
 
 
-def drift(
+def length_drift(
     answers: tuple[Sequence[str], Sequence[str]], rounds: Sequence[tuple[Sequence[str], ...]]
 ) -> list[dict[str, Any]]:
-    """Words of an arm's texts over those of the arm to beat, round by round.
+    """Mean words of an arm's texts divided by those of the base arm, round by round.
 
-    `rounds` holds (samples of the student after the round, samples of the arm to beat) of every
-    round but the last; `answers` its final answers and the other's. One entry a round:
+    `rounds` holds (samples of the student after the round, samples of the base arm) for every round
+    but the last; `answers` holds the final answers of both arms. Returns one entry per round:
     {"round", "of": "samples" or "answers", "ratio"}.
     """
     pairs = [("samples", *pair) for pair in rounds] + [("answers", *answers)]
@@ -56,19 +56,19 @@ def drift(
     ]
 
 
-def tripped(
+def raised_alarms(
     cell: Mapping[str, Any],
     teacher: Mapping[str, Any],
     drifts: Sequence[Mapping[str, Any]],
     limits: Limits,
 ) -> dict[str, dict[str, float]]:
-    """{measure: {"value", "limit"}} of one arm's text measures that are past their limits.
+    """{measure: {"value", "limit"}} for the text measures of one arm that are beyond their limits.
 
     `cell` and `teacher` are cells of `texts` in wtr.json on the same split.
     """
     ratios = [entry["ratio"] for entry in drifts] or [1.0]
     shortest, longest = limits.length_drift
-    most = {
+    upper = {
         "copy_rate": Alarm(cell["copy_rate"], limits.copy_rate),
         "stock_phrase": Alarm(
             cell["top_4gram_share"], max(limits.stock_phrase, teacher["top_4gram_share"])
@@ -78,11 +78,11 @@ def tripped(
         ),
         "length_drift": Alarm(max(ratios), longest),
     }
-    least = {
+    lower = {
         "distinct_2": Alarm(cell["distinct_2"], limits.distinct_2 * teacher["distinct_2"]),
         "meaning": Alarm(cell["meaning"], limits.meaning),
         "length_drift": Alarm(min(ratios), shortest),
     }
-    past = {name: alarm for name, alarm in least.items() if alarm.value < alarm.limit}
-    past |= {name: alarm for name, alarm in most.items() if alarm.value > alarm.limit}
-    return {name: alarm._asdict() for name, alarm in past.items()}
+    exceeded = {name: alarm for name, alarm in lower.items() if alarm.value < alarm.limit}
+    exceeded |= {name: alarm for name, alarm in upper.items() if alarm.value > alarm.limit}
+    return {name: alarm._asdict() for name, alarm in exceeded.items()}

@@ -1,4 +1,4 @@
-"""How far a critic agrees with gold pairs, and how its choice depends on position and length.
+"""Critic audit: agreement with the gold pairs, position bias and length bias.
 
 Pure arithmetic. Definitions (the paper's table 1 leaves the biases open; these are ours):
 
@@ -33,11 +33,11 @@ from quip.runtime.errors import DataError
 HUMOR = ("plain", "weaker", "length")
 CONTENT = ("off_topic", "nonsense")
 TESTS = {"ag_h": HUMOR, "ag_c": CONTENT}
-"""The keys of critic.json for Ag-H and Ag-C, and the kinds of gold pairs they stand on."""
+"""{key of critic.json: kinds of gold pairs} of Ag-H and Ag-C."""
 
 
 def agreement(preference: float) -> float:
-    """1 when the better text is preferred, 0 when the worse, 1/2 when neither."""
+    """1 when the better text is preferred, 0 when the worse is, 1/2 when neither is."""
     return 1.0 if preference > 0.5 else 0.0 if preference < 0.5 else 0.5
 
 
@@ -48,9 +48,9 @@ def audit_summary(
     resamples: int,
     seed: int,
 ) -> dict[str, Any]:
-    """The content of critic.json. `critiques` answer `pairs` in order, better text as `a`.
+    """The content of critic.json. `critiques` answer `pairs` in order, with the better text as `a`.
 
-    Raises DataError when not one answer could be read.
+    Raises DataError when no answer could be read.
     """
     read = [
         (p, c, v)
@@ -58,8 +58,8 @@ def audit_summary(
         if (v := calibrated_preference(c, debias)) is not None
     ]
     if not read:
-        raise DataError("audit: the critic gave no readable answer. Look at prompts/critic.txt.")
-    shown = [score_pair(p, c, v) for p, c, v in read]
+        raise DataError("audit: no answer of the critic could be read. Look at prompts/critic.txt.")
+    scored = [score_pair(p, c, v) for p, c, v in read]
     kinds = dict.fromkeys(pair.kind for pair, _, _ in read)
     first = [
         answer.p_first > 0.5
@@ -68,28 +68,30 @@ def audit_summary(
         if answer.p_first is not None
     ]
 
-    def measured(wanted: Sequence[str]) -> dict[str, Any]:
-        return figures([one for one in shown if one.kind in wanted], resamples, seed)
+    def figures_of(wanted: Sequence[str]) -> dict[str, Any]:
+        return agreement_figures([one for one in scored if one.kind in wanted], resamples, seed)
 
-    whole = measured(list(kinds))
+    whole = figures_of(list(kinds))
     return {
         **{key: whole[key] for key in ("agreement", "ci95", "position_bias", "length_bias", "n")},
         "position_bias_ci95": whole["position_bias_ci95"],
         "length_bias_ci95": whole["length_bias_ci95"],
-        **{name: measured(of_) for name, of_ in TESTS.items() if kinds.keys() & set(of_)},
-        "first_share": mean([float(value) for value in first]),
+        **{
+            name: figures_of(wanted) for name, wanted in TESTS.items() if kinds.keys() & set(wanted)
+        },
+        "first_share": rounded_mean([float(value) for value in first]),
         "unparsed": round(1 - len(read) / len(pairs), 4),
         "unparsed_pairs": len(pairs) - len(read),
         "sources": {
             s: sum(c.forward.source == s for c in critiques)
             for s in sorted({c.forward.source for c in critiques})
         },
-        "by_kind": {kind: measured([kind]) for kind in kinds},
+        "by_kind": {kind: figures_of([kind]) for kind in kinds},
     }
 
 
-class Scored(NamedTuple):
-    """What one readable pair adds to the figures: each between 0 and 1."""
+class PairScore(NamedTuple):
+    """Agreement, position flip and length preference on one readable pair, each in [0, 1]."""
 
     kind: str
     agreement: float
@@ -97,31 +99,32 @@ class Scored(NamedTuple):
     length: float
 
 
-def score_pair(pair: GoldPair, critique: Critique, preference: float) -> Scored:
-    turned = float(bool(order_flips(critique.forward, critique.backward)))
-    longer = float(prefers_longer(pair, preference))
-    return Scored(pair.kind, agreement(preference), turned, longer)
+def score_pair(pair: GoldPair, critique: Critique, preference: float) -> PairScore:
+    flipped = float(bool(order_flips(critique.forward, critique.backward)))
+    long = float(prefers_longer(pair, preference))
+    return PairScore(pair.kind, agreement(preference), flipped, long)
 
 
-def figures(rows: Sequence[Scored], resamples: int, seed: int) -> dict[str, Any]:
-    """Agreement and the two biases of some pairs, each with its interval."""
-    agreed, turned, longer = (
+def agreement_figures(rows: Sequence[PairScore], resamples: int, seed: int) -> dict[str, Any]:
+    """Mean agreement and the two biases over `rows`, each with a 95 % bootstrap interval."""
+    agreed, flipped, longer = (
         [getattr(row, name) for row in rows] for name in ("agreement", "position", "length")
     )
     return {
-        "agreement": mean(agreed),
+        "agreement": rounded_mean(agreed),
         "n": len(rows),
         "ci95": mean_interval(agreed, resamples, seed),
-        "position_bias": mean(turned),
-        "position_bias_ci95": mean_interval(turned, resamples, seed),
-        "length_bias": mean(longer),
+        "position_bias": rounded_mean(flipped),
+        "position_bias_ci95": mean_interval(flipped, resamples, seed),
+        "length_bias": rounded_mean(longer),
         "length_bias_ci95": mean_interval(longer, resamples, seed),
     }
 
 
 def prefers_longer(pair: GoldPair, preference: float) -> bool:
+    """Whether the worse text is the longer one (in words) and is preferred."""
     return len(pair.better.split()) < len(pair.worse.split()) and preference < 0.5
 
 
-def mean(values: Sequence[float]) -> float:
+def rounded_mean(values: Sequence[float]) -> float:
     return round(float(np.mean(values)), 4)

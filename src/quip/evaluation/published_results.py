@@ -1,8 +1,8 @@
-"""The paper's win-tie rates (its tables 2 and 3) beside those of a run.
+"""Published results: the paper's win-tie rates (tables 2 and 3) beside those of a run.
 
-The paper's judges are GPT-4 and Llama-2-70B-chat, its student BART-large, its test inputs 1,000 of
-EmpatheticDialogues and 500 of SAMSum. A rate of another judge is no measure of the same thing: the
-order of the arms is what can be compared.
+The paper's judges are GPT-4 and Llama-2-70B-chat, its student is BART-large, and its test inputs
+are 1,000 of EmpatheticDialogues and 500 of SAMSum. Rates by different judges do not measure the
+same thing; only the order of the arms can be compared.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ RATES = {
     "dpo": Rates(52, 60, 47),
     "brio_dpo": Rates(56, 65, 49),
 }
-"""arm -> tables 2 (test) and 3 (out of domain)."""
+"""{arm: rates of tables 2 (test) and 3 (out of domain)}."""
 
 HEAD = """\
 # Beside the paper
@@ -37,8 +37,8 @@ arm was not trained. The paper's judges are GPT-4 and Llama-2-70B-chat (tables 2
 """
 
 
-def beside(arms: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]]) -> str:
-    """A page in Markdown: every arm of the paper, its rates there and here.
+def comparison_page(arms: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]]) -> str:
+    """A page in Markdown: the paper's rates and the run's for every arm of the paper.
 
     `arms` is {arm: {split: {judge: summary}}}, as in wtr.json.
     """
@@ -49,13 +49,19 @@ def beside(arms: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]]) ->
     titles = ["arm", "paper: GPT-4", "paper: Llama-2", "paper: Llama-2, ood"]
     titles += [f"here: {judge}, {split}" for split, judge in columns]
     rows = [
-        [arm, *(show(rate) for rate in rates), *(here(arms, arm, *column) for column in columns)]
+        [
+            arm,
+            *(rate_text(rate) for rate in rates),
+            *(run_rate(arms, arm, *column) for column in columns),
+        ]
         for arm, rates in RATES.items()
     ]
-    return "\n".join([HEAD, bars(titles), bars(["---"] * len(titles)), *map(bars, rows), ""])
+    return "\n".join(
+        [HEAD, table_row(titles), table_row(["---"] * len(titles)), *map(table_row, rows), ""]
+    )
 
 
-def here(arms: Mapping[str, Any], arm: str, split: str, judge: str) -> str:
+def run_rate(arms: Mapping[str, Any], arm: str, split: str, judge: str) -> str:
     cell = arms.get(arm, {}).get(split, {}).get(judge)
     if cell is None:
         return ""
@@ -63,9 +69,9 @@ def here(arms: Mapping[str, Any], arm: str, split: str, judge: str) -> str:
     return f"{100 * cell['wtr']:.0f} [{100 * low:.0f}, {100 * high:.0f}]"
 
 
-def show(rate: int | None) -> str:
+def rate_text(rate: int | None) -> str:
     return "" if rate is None else str(rate)
 
 
-def bars(cells: Sequence[str]) -> str:
+def table_row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"

@@ -1,7 +1,8 @@
-"""Which texts a person should look at before others read them: patterns, words, a classifier.
+"""Safety screen: patterns, words and a classifier flag texts for a person to check first.
 
-The patterns stand in data/safety/patterns.yaml, own words in the file that `safety.words` names. A
-screen by words finds plain cases only; the classifier is a chat endpoint of params.yaml, if named.
+The patterns are in data/safety/patterns.yaml, the user's words in the file that `safety.words`
+names. Patterns and words find only plain cases. The classifier is optional, a chat endpoint of
+params.yaml.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ from quip.runtime.errors import DataError
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
 SLOT = re.compile(r"<([a-z_]+)>")
-LONGEST = 3
-"""Words of a phrase that stands in the words file as a digest."""
+MAX_PHRASE_WORDS = 3
+"""Longest phrase, in words, that the words file may list as a digest."""
 WORDS = "words"
 OTHER = "other"
 
 
 class Flag(Row):
-    """One text that was flagged: who wrote it, and why. `by` is "patterns", "words" or the name of
-    the endpoint, `rule` which pattern of the category, as "violence 2"."""
+    """A flagged text, its writer (`name`) and the reason. `by` is "patterns", "words" or the name
+    of the endpoint; `rule` is the pattern of the category, such as "violence 2"."""
 
     name: str
     input: str
@@ -62,7 +63,8 @@ class Hit(NamedTuple):
 
 
 def read_patterns(path: Path) -> tuple[list[Rule], dict[str, Any]]:
-    """The rules, and the categories as they are written. Raises DataError by category."""
+    """The compiled rules, and the categories as written in the file. Raises DataError when the file
+    has no categories with patterns, or names the category of a bad pattern."""
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
         categories = document["categories"]
@@ -72,16 +74,16 @@ def read_patterns(path: Path) -> tuple[list[Rule], dict[str, Any]]:
         }
         named = [(key, entry["patterns"]) for key, entry in categories.items()]
     except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: no list of categories with patterns ({error}).") from None
+        raise DataError(f"{path}: found no categories with patterns ({error}).") from None
     rules = [
-        Rule(category, number, compiled(pattern, lists, f"{path}, {category} {number}"))
+        Rule(category, number, compile_pattern(pattern, lists, f"{path}, {category} {number}"))
         for category, patterns in named
         for number, pattern in enumerate(patterns, start=1)
     ]
     return rules, categories
 
 
-def compiled(pattern: str, lists: dict[str, str], where: str) -> re.Pattern[str]:
+def compile_pattern(pattern: str, lists: dict[str, str], where: str) -> re.Pattern[str]:
     def entry(found: re.Match[str]) -> str:
         if found[1] not in lists:
             raise DataError(f"{where}: there is no list '{found[1]}'.")
@@ -94,61 +96,64 @@ def compiled(pattern: str, lists: dict[str, str], where: str) -> re.Pattern[str]
 
 
 def read_words(path: Path) -> Words:
-    """One word or phrase a line, in the clear or as the sha256 of its fold; `#` begins a note."""
+    """Read one word or phrase per line, as text or as the sha256 of the folded phrase; lines that
+    begin with `#` are comments. Raises DataError when the file is missing."""
     if not path.is_file():
         raise DataError(f"{path}: no such file. It is named in params.yaml, safety.words.")
     lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    wanted = [line for line in lines if line and not line.startswith("#")]
-    digests = {line.lower() for line in wanted if DIGEST.fullmatch(line.lower())}
-    plain = {fold(line) for line in wanted if line.lower() not in digests}
+    entries = [line for line in lines if line and not line.startswith("#")]
+    digests = {line.lower() for line in entries if DIGEST.fullmatch(line.lower())}
+    plain = {fold(line) for line in entries if line.lower() not in digests}
     return Words(frozenset(plain - {""}), frozenset(digests))
 
 
 def screen(text: str, rules: Sequence[Rule], words: Words) -> list[Hit]:
-    """Each category that a text falls into, once, by the first pattern that matches."""
-    flat = plain(text)
+    """One hit for each category with a matching pattern (the first that matches), and one for a
+    listed word."""
+    flat = normalise(text)
     found: dict[str, Hit] = {}
     for rule in rules:
         if rule.category not in found and rule.pattern.search(flat):
             name = f"{rule.category} {rule.number}"
             found[rule.category] = Hit(rule.category, "patterns", name)
-    if holds(text, words):
+    if contains_listed_phrase(text, words):
         found[WORDS] = Hit(WORDS, WORDS, WORDS)
     return list(found.values())
 
 
-def plain(text: str) -> str:
-    """Width, apostrophes and spaces made plain; punctuation stays, which e-mail addresses need."""
+def normalise(text: str) -> str:
+    """`text` with normalised Unicode, apostrophes and spaces; punctuation stays, since e-mail
+    addresses need it."""
     return " ".join(APOSTROPHES.sub("'", unicodedata.normalize("NFKC", text)).split())
 
 
-def holds(text: str, words: Words) -> bool:
+def contains_listed_phrase(text: str, words: Words) -> bool:
     folded = fold(text)
     padded = f" {folded} "
     if any(f" {phrase} " in padded for phrase in words.plain):
         return True
     return bool(words.digests) and any(
-        sha256(phrase.encode()).hexdigest() in words.digests for phrase in phrases(folded.split())
+        sha256(phrase.encode()).hexdigest() in words.digests for phrase in word_runs(folded.split())
     )
 
 
-def phrases(found: Sequence[str]) -> Iterator[str]:
-    """Every run of one to LONGEST words."""
-    for size in range(1, LONGEST + 1):
+def word_runs(found: Sequence[str]) -> Iterator[str]:
+    """Every run of one to MAX_PHRASE_WORDS neighbouring words."""
+    for size in range(1, MAX_PHRASE_WORDS + 1):
         for start in range(len(found) - size + 1):
             yield " ".join(found[start : start + size])
 
 
-def question(messages: prompts.Messages, text: str) -> Request:
-    """The call that asks a classifier about one text."""
+def classifier_request(messages: prompts.Messages, text: str) -> Request:
+    """The request that asks a classifier about one text."""
     return Request(prompts.fill(messages, text=text), max_tokens=16, cut_off=True)
 
 
-def heard(reply: ModelReply | None, categories: Sequence[str]) -> str | None:
-    """What a classifier said: a category, "other" for unsafe without a known one, "" for safe;
-    None when it cannot be read."""
-    said = fold(reply.text) if reply else ""
-    first, _, rest = said.partition(" ")
+def parse_classification(reply: ModelReply | None, categories: Sequence[str]) -> str | None:
+    """The category in a classifier's reply: "" for safe, "other" for unsafe without a known
+    category, None when the reply cannot be read."""
+    answer = fold(reply.text) if reply else ""
+    first, _, rest = answer.partition(" ")
     if first == "safe":
         return ""
     if first != "unsafe":

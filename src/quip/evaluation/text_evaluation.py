@@ -1,7 +1,7 @@
-"""The texts that `evaluate` measures: whose they are, on which inputs, how they change by round.
+"""Text evaluation: measures, length by round and alarms of the texts of arms, teacher and controls.
 
-Arms answer every input, the teacher's first paraphrase and the texts of the controls stand beside
-them; only splits that were judged are measured.
+The texts are the arms' responses, the teacher's first paraphrases and the texts of the controls,
+on the splits that were judged.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from quip.training import rounds
 
 SPLITS = get_args(Split)
 SPLIT = "test"
-Measured = dict[str, dict[str, dict[str, Any]]]
+TextMeasures = dict[str, dict[str, dict[str, Any]]]
 """{name: {split: measures}}."""
 
 
 class Text(NamedTuple):
-    """One text to measure: who wrote it, for which input."""
+    """One text to measure, with its writer (`name`) and its input."""
 
     name: str
     split: str
@@ -35,7 +35,7 @@ class Text(NamedTuple):
     literal: str
 
 
-def collect(
+def collect_texts(
     judged: Mapping[str, Iterable[Critique]],
     responses: Mapping[str, Iterable[Response]],
     references: Iterable[Reference],
@@ -64,20 +64,21 @@ def control_texts(control: Iterable[Critique]) -> Iterator[Text]:
             yield Text(row.name_a, row.split, row.input, row.a, row.literal)
 
 
-def measure(
+def measure_texts(
     texts: Iterable[Text], meaning: Iterable[Meaning], similarity: Mapping[str, Any]
-) -> Measured:
-    """Those of `measures`, with `meaning`, the mean cosine of text and literal, and the
-    `self_similarity` that the stage `meaning` found, {name: {split: value}}."""
+) -> TextMeasures:
+    """The measures of `text_metrics.text_measures` by name and split, with two more: `meaning`, the
+    mean cosine of text and literal, and `self_similarity`, {name: {split: value}} from the stage
+    `meaning`. Raises DataError when either is missing for a text."""
     cells: dict[tuple[str, str], list[Text]] = defaultdict(list)
     for text in texts:
         cells[text.name, text.split].append(text)
     cosines: dict[tuple[str, str], list[float]] = defaultdict(list)
     for row in meaning:
         cosines[row.name, row.split].append(row.cosine)
-    found: Measured = {}
+    found: TextMeasures = {}
     for (name, split), group in sorted(cells.items(), key=lambda item: SPLITS.index(item[0][1])):
-        cell = text_metrics.describe([(text.text, text.literal) for text in group])
+        cell = text_metrics.text_measures([(text.text, text.literal) for text in group])
         if (name, split) not in cosines or split not in similarity.get(name, {}):
             raise DataError(
                 f"no meaning score for the {split} texts of '{name}'. Run `dvc repro meaning` "
@@ -89,13 +90,14 @@ def measure(
     return found
 
 
-def drifts(
+def length_drifts(
     responses: Mapping[str, Sequence[Response]], base: str, candidates: Path, folder: Path
 ) -> dict[str, list[dict[str, Any]]]:
-    """{arm: length by round} of every arm but the base. `candidates` are the warm start's samples;
-    those of the student after round r stand in folder/ARM-r, for the rounds of rounds.yaml.
+    """{arm: `alarms.length_drift`} for every arm but the base.
 
-    DVC need not know `folder`: whatever changes there changes the last round's answers too.
+    `candidates` are the warm start's samples; those of the student after round r are in
+    folder/ARM-r, for the rounds of rounds.yaml. `folder` needs no entry in dvc.yaml: a change there
+    also changes the last round's answers.
     """
     first = [row.text for row in read_rows(candidates, Candidate)]
     table = rounds.read()
@@ -103,7 +105,7 @@ def drifts(
         arm: [row.text for row in rows if row.split == SPLIT] for arm, rows in responses.items()
     }
     return {
-        arm: alarms.drift(
+        arm: alarms.length_drift(
             (answers[arm], answers[base]),
             [
                 (
@@ -118,18 +120,18 @@ def drifts(
     }
 
 
-def marks(
-    texts: Measured,
+def alarms_by_arm(
+    texts: TextMeasures,
     drifted: Mapping[str, Sequence[Mapping[str, Any]]],
     limits: Limits,
     arms: Iterable[str],
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """{arm: the alarms it trips on the test inputs}; arms that trip none are left out."""
+    """{arm: its raised alarms on the test inputs}, without the arms that raise none."""
     found = {
-        arm: alarms.tripped(
+        arm: alarms.raised_alarms(
             texts[arm][SPLIT], texts["teacher"][SPLIT], drifted.get(arm, []), limits
         )
         for arm in arms
         if SPLIT in texts.get(arm, {}) and SPLIT in texts.get("teacher", {})
     }
-    return {arm: past for arm, past in found.items() if past}
+    return {arm: raised for arm, raised in found.items() if raised}

@@ -1,4 +1,4 @@
-"""What each stage asked of each large model, gathered from the ledgers in data/metrics."""
+"""Call costs: calls, tokens and money per stage and model, from the ledgers in data/metrics."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ KEYS = (
 )
 
 
-def costs(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One row for every ledger in the metrics, {stage: document}. `stored` are replies from the
-    call store, `cached_tokens` those the provider read from its cache; `money` is what the rows
-    stand for, `paid` what that run paid."""
+def cost_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One row for every ledger in `metrics`, {stage: document}. `stored` counts replies from the
+    call store, `cached_tokens` the tokens in the provider's cache; `money` is the price of all
+    replies, `paid` the price of those that the run asked for itself."""
     return [
         {
             "stage": stage,
@@ -22,14 +22,14 @@ def costs(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
             **{key: ledger.get(key, 0) for key in KEYS},
         }
         for stage, found in metrics.items()
-        for ledger in ledgers(found)
+        for ledger in find_ledgers(found)
     ]
 
 
-def ledgers(value: Any) -> Iterator[Mapping[str, Any]]:
-    """Every mapping that counts calls, however deep it stands."""
+def find_ledgers(value: Any) -> Iterator[Mapping[str, Any]]:
+    """Every nested mapping with the key `calls`."""
     if isinstance(value, Mapping):
         if "calls" in value:
             yield value
         for part in value.values():
-            yield from ledgers(part)
+            yield from find_ledgers(part)

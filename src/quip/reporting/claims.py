@@ -1,10 +1,11 @@
-"""What the numbers say, in sentences: the claim of a run. Pure.
+"""Claims: the sentences that the numbers of a run support. Pure.
 
-The rule of the claim: a difference between two arms is claimed only when every paired interval
-excludes none at all: the score head to head (one half) and the difference of their scores against
-the teacher (zero), each as it is and at equal length (`quip.evaluation.metrics.length_control`),
-by every judge, on no fewer than `FEW` inputs. Otherwise the sentence says plainly that it is not
-shown. The doubts (`quip.reporting.caveats`) stand beside the claim, whatever it says.
+The claim rule: a difference between two arms is claimed only when every paired interval excludes
+no difference: the interval of the head-to-head score excludes one half, and that of the difference
+of their scores against the teacher excludes zero, each both raw and at equal length
+(`quip.evaluation.metrics.length_control`), by every judge, on at least `MIN_INPUTS` inputs.
+Otherwise the sentence says that no difference is shown. The caveats (`quip.reporting.caveats`) are
+printed beside the claim, whatever it says.
 """
 
 from __future__ import annotations
@@ -12,75 +13,78 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from quip.evaluation.metrics.paired_differences import base_of
+from quip.evaluation.metrics.paired_differences import base_arm
 
 SPLIT = "test"
-FEW = 20
+MIN_INPUTS = 20
 CHANCE = 0.5
 
 Numbers = dict[str, Any]
 
 
 def claim(results: Numbers, split: str = SPLIT) -> str:
-    """One paragraph: each arm head to head with `sft`, then every arm against the teacher.
+    """One paragraph: each arm head to head with `sft`, then each arm against the teacher.
 
     `results` is the content of wtr.json. Without an arm `sft` the first arm is the one to beat.
     """
     arms = list(results["arms"])
-    base = base_of(arms)
+    base = base_arm(arms)
     duels = [sorted((arm, base), key=arms.index) for arm in arms if arm != base]
-    heads = [duel(results, later, earlier, split) for earlier, later in duels]
-    return " ".join([*heads, *against_teacher(results, split)])
+    heads = [duel_sentence(results, later, earlier, split) for earlier, later in duels]
+    return " ".join([*heads, *teacher_sentences(results, split)])
 
 
-def duel(results: Numbers, a: str, b: str, split: str) -> str:
-    """The head to head of two arms by all judges, and what they together allow to say."""
+def duel_sentence(results: Numbers, a: str, b: str, split: str) -> str:
+    """The head-to-head scores of two arms by all judges, and the claim that they support."""
     cells = results.get("duels", {}).get(f"{a}_vs_{b}", {}).get(split, {})
     if not cells:
         return f"{a} and {b} were not compared head to head on {split}."
     scores = "; ".join(
-        f"{scored(cell)}{at_length(cell)}, judged by {judge}" for judge, cell in cells.items()
+        f"{score_text(cell)}{at_length_text(cell)}, judged by {judge}"
+        for judge, cell in cells.items()
     )
-    ruled = ruling(a, b, cells, less(results, a, b, split))
+    ruled = claim_rule(a, b, cells, score_differences(results, a, b, split))
     return f"{a} against {b}, head to head on {split}: {scores}. {ruled}"
 
 
-def less(results: Numbers, a: str, b: str, split: str) -> dict[str, Numbers]:
-    """{judge: the difference of a less b against the teacher}, whichever of the two is the base."""
+def score_differences(results: Numbers, a: str, b: str, split: str) -> dict[str, Numbers]:
+    """{judge: score of a minus score of b against the teacher}; either may be the base."""
     found: dict[str, dict[str, dict[str, Numbers]]] = results.get("differences", {})
     if a in found and b not in found:
         return found[a].get(split, {})
-    return {judge: turned(cell) for judge, cell in found.get(b, {}).get(split, {}).items()}
+    return {
+        judge: reversed_difference(cell) for judge, cell in found.get(b, {}).get(split, {}).items()
+    }
 
 
-def turned(cell: Numbers) -> Numbers:
-    """The same difference the other way round."""
+def reversed_difference(cell: Numbers) -> Numbers:
+    """The difference with its sign reversed."""
     ends = {key: [-cell[key][1], -cell[key][0]] for key in ("ci95", "at_length_ci95")}
     values = {key: -cell[key] for key in ("difference", "at_length")}
     return {**cell, **ends, **values, "more": cell["less"], "less": cell["more"]}
 
 
-def verdicts(results: Numbers, split: str = SPLIT) -> list[Numbers]:
+def arm_verdicts(results: Numbers, split: str = SPLIT) -> list[Numbers]:
     """One entry for every arm but the base: {"arm", "base", "gain": better, worse or None, "why",
-    "alarms", "judges": [{"judge", "duel", "difference"}]}, both seen from the arm."""
-    base = base_of(list(results["arms"]))
-    return [verdict(results, arm, base, split) for arm in results["arms"] if arm != base]
+    "alarms", "judges": [{"judge", "duel", "difference"}]}; both are those of arm against base."""
+    base = base_arm(list(results["arms"]))
+    return [arm_verdict(results, arm, base, split) for arm in results["arms"] if arm != base]
 
 
-def verdict(results: Numbers, arm: str, base: str, split: str) -> Numbers:
+def arm_verdict(results: Numbers, arm: str, base: str, split: str) -> Numbers:
     duels = results.get("duels", {})
     cells = duels.get(f"{arm}_vs_{base}", {}).get(split, {}) or {
-        judge: seen_from_loser(cell)
+        judge: reversed_duel(cell)
         for judge, cell in duels.get(f"{base}_vs_{arm}", {}).get(split, {}).items()
     }
-    differences = less(results, arm, base, split)
+    differences = score_differences(results, arm, base, split)
     seen = {direction(cell, differences.get(judge)) for judge, cell in cells.items()}
     gain = seen.pop() if len(seen) == 1 and seen <= {"better", "worse"} else None
     return {
         "arm": arm,
         "base": base,
         "gain": gain,
-        "why": ruling(arm, base, cells, differences) if cells else "They were not compared.",
+        "why": claim_rule(arm, base, cells, differences) if cells else "They were not compared.",
         "alarms": list(results.get("alarms", {}).get(arm, {})),
         "judges": [
             {"judge": judge, "duel": cells.get(judge), "difference": differences.get(judge)}
@@ -89,8 +93,8 @@ def verdict(results: Numbers, arm: str, base: str, split: str) -> Numbers:
     }
 
 
-def seen_from_loser(cell: Numbers) -> Numbers:
-    """A duel seen from its second text."""
+def reversed_duel(cell: Numbers) -> Numbers:
+    """The figures of a duel with its two sides swapped."""
     found = dict(cell)
     for key in ("score", "score_at_length"):
         if key in cell:
@@ -99,9 +103,9 @@ def seen_from_loser(cell: Numbers) -> Numbers:
     return found
 
 
-def power(results: Numbers, split: str = SPLIT) -> list[str]:
-    """What the inputs at hand can show, in words."""
-    base = base_of(list(results["arms"]))
+def power_sentences(results: Numbers, split: str = SPLIT) -> list[str]:
+    """Sentences on the smallest differences that the inputs can show."""
+    base = base_arm(list(results["arms"]))
     heads = [
         cells for name, cells in results.get("duels", {}).items() if base in name.split("_vs_")
     ]
@@ -113,12 +117,12 @@ def power(results: Numbers, split: str = SPLIT) -> list[str]:
         f"With {n} inputs you can see differences above {100 * largest:.0f} points {what}, judged "
         f"by {judge}."
         for what, blocks in kinds
-        for judge, (n, largest) in weakest(blocks, split).items()
+        for judge, (n, largest) in largest_detectable(blocks, split).items()
     ]
 
 
-def weakest(blocks: Iterable[Numbers], split: str) -> dict[str, tuple[int, float]]:
-    """{judge: (n, detectable)} of the arm of which the inputs show least."""
+def largest_detectable(blocks: Iterable[Numbers], split: str) -> dict[str, tuple[int, float]]:
+    """{judge: (n, detectable)} of the arm with the largest detectable difference."""
     found: dict[str, tuple[int, float]] = {}
     for splits in blocks:
         for judge, cell in splits.get(split, {}).items():
@@ -136,21 +140,21 @@ IN_WORDS = {
 }
 
 
-def ruling(a: str, b: str, cells: Numbers, differences: Numbers | None = None) -> str:
-    """A difference is claimed only when every judge sees it, in the same direction, everywhere.
+def claim_rule(a: str, b: str, cells: Numbers, differences: Numbers | None = None) -> str:
+    """The claim on two arms: a difference only when every judge shows it in the same direction.
 
-    `cells` are the duels of a and b by judge, `differences` those of a less b against the teacher.
+    `cells` are the duels of a and b by judge, `differences` those of a minus b against the teacher.
     """
     each = {j: direction(cell, (differences or {}).get(j)) for j, cell in cells.items()}
     seen = set(each.values())
     if "few" in seen:
-        return f"With fewer than {FEW} inputs this shows nothing either way."
+        return f"With fewer than {MIN_INPUTS} inputs this shows nothing either way."
     if len(seen) > 1:
         said = "; ".join(f"{judge}: {IN_WORDS[found]}" for judge, found in each.items())
         return f"The judges do not agree ({said}): no difference between {a} and {b} is claimed."
     which = "The interval" if len(cells) == 1 else "Every interval"
     if seen == {"open"}:
-        open_ = f"{which} includes one half{seen_from(cells)}"
+        open_ = f"{which} includes one half{detectable_text(cells)}"
         return f"{open_}: a difference between {a} and {b} is not shown."
     if "longer" in seen:
         return f"At equal length a difference between {a} and {b} is not shown."
@@ -163,10 +167,10 @@ def ruling(a: str, b: str, cells: Numbers, differences: Numbers | None = None) -
 
 
 def direction(cell: Numbers, difference: Numbers | None = None) -> str:
-    """Which side of one half the interval lies on: better, worse or open; few for too few inputs,
-    longer for a difference that is gone at equal length, unconfirmed for one that the scores
-    against the teacher do not show."""
-    if cell["n"] < FEW or (difference and difference["n"] < FEW):
+    """The side of one half on which the interval lies: better, worse or open; few for too few
+    inputs, longer for a difference that disappears at equal length, unconfirmed for one that the
+    scores against the teacher do not show."""
+    if cell["n"] < MIN_INPUTS or (difference and difference["n"] < MIN_INPUTS):
         return "few"
     plain = side(cell["score_ci95"])
     controlled = [side(cell[key]) for key in ["score_at_length_ci95"] if key in cell]
@@ -183,35 +187,36 @@ def side(ends: Sequence[float], middle: float = CHANCE) -> str:
     return "better" if ends[0] > middle else "worse" if ends[1] < middle else "open"
 
 
-def at_length(cell: Numbers) -> str:
+def at_length_text(cell: Numbers) -> str:
     if "score_at_length" not in cell:
         return ""
-    return f" (at equal length {cell['score_at_length']:.2f} {span(cell['score_at_length_ci95'])})"
+    ends = interval_text(cell["score_at_length_ci95"])
+    return f" (at equal length {cell['score_at_length']:.2f} {ends})"
 
 
-def seen_from(cells: Numbers) -> str:
-    """How large a difference the inputs could have shown."""
+def detectable_text(cells: Numbers) -> str:
+    """The smallest difference that the inputs could have shown, in brackets; "" when unknown."""
     known = [cell["detectable"] for cell in cells.values() if "detectable" in cell]
     if not known:
         return ""
     return f" (differences from {100 * max(known):.0f} points on are seen four times in five)"
 
 
-def against_teacher(results: Numbers, split: str) -> Iterator[str]:
+def teacher_sentences(results: Numbers, split: str) -> Iterator[str]:
     found: dict[str, list[str]] = {}
     for arm, splits in results["arms"].items():
         for judge, cell in splits.get(split, {}).items():
-            found.setdefault(judge, []).append(f"{arm} {scored(cell)}")
+            found.setdefault(judge, []).append(f"{arm} {score_text(cell)}")
     for judge, parts in found.items():
         yield f"Against the teacher on {split}, judged by {judge}: {'; '.join(parts)}."
 
 
-def scored(cell: Numbers) -> str:
+def score_text(cell: Numbers) -> str:
     low, high = cell["score_ci95"]
     return f"score {cell['score']:.2f} [{low:.2f}, {high:.2f}], n = {cell['n']}"
 
 
-def span(ends: Sequence[float]) -> str:
+def interval_text(ends: Sequence[float]) -> str:
     return f"[{ends[0]:.2f}, {ends[1]:.2f}]"
 
 

@@ -1,4 +1,4 @@
-"""The figures of the report: which there are, from which numbers, with alt text and caption."""
+"""The figures of the report, each with its SVG, alt text and caption."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from quip.critics.debiasing import Debias
 from quip.reporting import claims, svg_plots, tables
 from quip.reporting.claims import SPLIT
-from quip.reporting.run_results import Evidence
+from quip.reporting.run_results import RunResults
 
 TERMS = {
     "token accuracy": "token_accuracy",
@@ -17,11 +17,11 @@ TERMS = {
     "reward margin": "reward_margin",
     "log-probability": "logp",
 }
-"""The glossary's entry of a panel of a training curve; `loss` of the rest."""
+"""{panel of a training curve: entry of the glossary}; `loss` for the other panels."""
 
 
 MOST_POINTS = 2000
-"""Of an arm in a scatter: more would only make the page large."""
+"""Most points of an arm in a scatter plot; more would only enlarge the page."""
 
 
 class Drawing(NamedTuple):
@@ -31,11 +31,11 @@ class Drawing(NamedTuple):
     alt: str
     caption: str
     term: str
-    """The entry of the glossary that says what is drawn."""
+    """The glossary entry of the drawn number."""
 
 
-def draw(found: Evidence) -> Iterator[Drawing]:
-    """Every figure of which the numbers are there, in the order of the page."""
+def draw_figures(found: RunResults) -> Iterator[Drawing]:
+    """Every figure whose numbers exist, in the order of the page."""
     yield from draw_gains(found)
     yield from draw_results(found)
     yield from draw_ratings(found)
@@ -46,11 +46,11 @@ def draw(found: Evidence) -> Iterator[Drawing]:
     yield from draw_preferences(found)
 
 
-def draw_gains(found: Evidence) -> Iterator[Drawing]:
-    """Each arm's difference to the base against the teacher, as it is and at equal length."""
+def draw_gains(found: RunResults) -> Iterator[Drawing]:
+    """Each arm's difference to the base against the teacher, raw and at equal length."""
     rows = [
         (f"{verdict['arm']} · {line['judge']}{what}", cell[key], *cell[ends])
-        for verdict in claims.verdicts(found.wtr)
+        for verdict in claims.arm_verdicts(found.wtr)
         for line in verdict["judges"]
         if (cell := line["difference"])
         for key, ends, what in (
@@ -66,15 +66,15 @@ def draw_gains(found: Evidence) -> Iterator[Drawing]:
             svg_plots.intervals("differences", rows, f"difference to {base}", 0.0, None),
             f"Difference in score to {base}: "
             + "; ".join(
-                f"{label} {value:+.2f} {claims.span(ends)}" for label, value, *ends in rows
+                f"{label} {value:+.2f} {claims.interval_text(ends)}" for label, value, *ends in rows
             ),
-            f"Score of each arm less that of {base} on the same {SPLIT} inputs, 95 % interval. "
+            f"Score of each arm minus that of {base} on the same {SPLIT} inputs, 95 % interval. "
             "Blue: more, orange: less, grey: not shown.",
             "difference",
         )
 
 
-def draw_ratings(found: Evidence) -> Iterator[Drawing]:
+def draw_ratings(found: RunResults) -> Iterator[Drawing]:
     for judge, rows in found.wtr.get("ratings", {}).items():
         marks = [(name, row["rating"], *row["ci95"]) for name, row in rows.items()]
         name = f"ratings-{judge}"
@@ -84,14 +84,14 @@ def draw_ratings(found: Evidence) -> Iterator[Drawing]:
             svg_plots.intervals(name, marks, "rating, teacher = 0", 0.0, None),
             f"Ratings by {judge}: "
             + "; ".join(
-                f"{who} {value:+.0f} [{low:.0f}, {high:.0f}]" for who, value, low, high in marks
+                f"{label} {value:+.0f} [{low:.0f}, {high:.0f}]" for label, value, low, high in marks
             ),
             f"Ratings by judge {judge} with 95 % interval; the teacher is 0.",
             "rating",
         )
 
 
-def draw_results(found: Evidence) -> Iterator[Drawing]:
+def draw_results(found: RunResults) -> Iterator[Drawing]:
     blocks = [
         ("arms", "Each arm against the teacher"),
         ("controls", "Controls against the teacher"),
@@ -113,7 +113,7 @@ def draw_scores(name: str, title: str, cells: list[tuple[str, dict[str, Any]]]) 
         name,
         svg_plots.intervals(f"scores-{name}", marks, "score = win + tie/2"),
         f"{title}, score with interval: "
-        + "; ".join(f"{label} {claims.scored(cell)}" for label, cell in cells),
+        + "; ".join(f"{label} {claims.score_text(cell)}" for label, cell in cells),
         f"{title}: score and its 95 % interval. Blue where the interval lies above one half, "
         "orange below.",
         "score",
@@ -132,9 +132,9 @@ def draw_outcomes(name: str, title: str, cells: list[tuple[str, dict[str, Any]]]
     )
 
 
-def draw_curves(found: Evidence) -> Iterator[Drawing]:
+def draw_curves(found: RunResults) -> Iterator[Drawing]:
     for arm, table in found.curves.items():
-        for panel, lines in tables.panels(table).items():
+        for panel, lines in tables.curve_panels(table).items():
             name = f"curve-{arm}-{panel.replace(' ', '-')}"
             ends = "; ".join(
                 f"{column} from {values[0]:.3g} to {values[-1]:.3g}"
@@ -143,15 +143,15 @@ def draw_curves(found: Evidence) -> Iterator[Drawing]:
             yield Drawing(
                 name,
                 "curves",
-                svg_plots.curve(name, lines, panel),
+                svg_plots.training_curve(name, lines, panel),
                 f"{arm}, {panel} by step: {ends}",
                 f"{arm}: {panel}",
                 TERMS.get(panel, "loss"),
             )
 
 
-def draw_lengths(found: Evidence) -> Iterator[Drawing]:
-    words = tables.lengths(found.references, found.responses, SPLIT)
+def draw_lengths(found: RunResults) -> Iterator[Drawing]:
+    words = tables.word_counts(found.references, found.responses, SPLIT)
     words = {name: counts for name, counts in words.items() if counts}
     if words:
         medians = "; ".join(f"{name} {median(counts):g}" for name, counts in words.items())
@@ -165,11 +165,11 @@ def draw_lengths(found: Evidence) -> Iterator[Drawing]:
         )
 
 
-def draw_positions(found: Evidence) -> Iterator[Drawing]:
+def draw_positions(found: RunResults) -> Iterator[Drawing]:
     points = {arm: tables.position_points(rows, SPLIT) for arm, rows in found.verdicts.items()}
     points = {arm: pairs for arm, pairs in points.items() if pairs}
     if points:
-        share = tables.first_named([point for pairs in points.values() for point in pairs])
+        share = tables.first_position_share([point for pairs in points.values() for point in pairs])
         step = -(-max(map(len, points.values())) // MOST_POINTS)
         shown = {arm: pairs[::step] for arm, pairs in points.items()}
         every = "Every verdict" if step == 1 else f"One verdict in {step}"
@@ -184,7 +184,7 @@ def draw_positions(found: Evidence) -> Iterator[Drawing]:
         )
 
 
-def draw_critic(found: Evidence) -> Iterator[Drawing]:
+def draw_critic(found: RunResults) -> Iterator[Drawing]:
     kinds = found.metrics.get("critic", {}).get("by_kind", {})
     marks = [(k, c["agreement"], *c["ci95"]) for k, c in kinds.items() if c.get("ci95")]
     if marks:
@@ -193,12 +193,16 @@ def draw_critic(found: Evidence) -> Iterator[Drawing]:
             "critic",
             svg_plots.intervals("critic-kinds", marks, "agreement with the gold pairs"),
             "Agreement by kind: "
-            + "; ".join(f"{k} {value:.2f} {claims.span(ends)}" for k, value, *ends in marks),
+            + "; ".join(
+                f"{k} {value:.2f} {claims.interval_text(ends)}" for k, value, *ends in marks
+            ),
             "Agreement by kind of pair with 95 % interval; the dashed line is chance.",
             "agreement",
         )
     answers = [row for row in found.gold if row.judge == found.gold[0].judge]
-    bins = tables.bins(tables.calibration(answers, Debias(**found.wtr["settings"]["debias"])))
+    bins = tables.reliability_bins(
+        tables.calibration(answers, Debias(**found.wtr["settings"]["debias"]))
+    )
     if bins:
         yield Drawing(
             "critic-reliability",
@@ -206,16 +210,16 @@ def draw_critic(found: Evidence) -> Iterator[Drawing]:
             svg_plots.reliability("critic-reliability", bins),
             "Confidence and agreement: "
             + "; ".join(f"{mean:.2f} right {share:.2f} of {n}" for mean, share, _, _, n in bins),
-            "Is the critic as often right as it is sure? Points on the dashed line are; above each "
-            "its number of pairs.",
+            "Agreement of the critic by its confidence, with the number of pairs. On the dashed "
+            "line the critic is right as often as it is confident.",
             "reliability",
         )
 
 
-def draw_preferences(found: Evidence) -> Iterator[Drawing]:
+def draw_preferences(found: RunResults) -> Iterator[Drawing]:
     if found.preferences:
         sure = [row.confidence for row in found.preferences]
-        drift = tables.length_drift([(row.chosen, row.rejected) for row in found.preferences])
+        drift = tables.mean_length_ratio([(row.chosen, row.rejected) for row in found.preferences])
         yield Drawing(
             "preferences",
             "preferences",

@@ -1,6 +1,6 @@
-"""What people see in MLflow: descriptions, cards, tables of samples, the data behind each figure.
+"""MLflow pages: descriptions, model cards, tables of samples and the data behind each figure.
 
-Nothing here decides anything, and doing it again changes nothing.
+Every function is idempotent.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Any
 
 from quip.core.records import Reference, Response
 from quip.reporting import model_card
-from quip.reporting.tables import chosen
+from quip.reporting.tables import sample_inputs
 from quip.tracking.lineage import data_hash
 from quip.tracking.mlflow_store import Store, mask_secrets, now_ms
 from quip.tracking.registry import Version
 from quip.tracking.runs import inputs, send_inputs
 
 FACTS, README, SAMPLES = "card.json", "README.md", "samples.json"
-SHOWN = 20
+SAMPLE_COUNT = 20
 NOTE = "mlflow.note.content"
 """MLflow's own tag for the description of an experiment or a run."""
 ABOUT_EXPERIMENT = """\
@@ -43,24 +43,24 @@ alias only when the challenger wins head to head, and keeps why in the tags `pro
 
 
 def describe_project(store: Store, name: str) -> None:
-    """The experiment and the registered model."""
+    """Write the descriptions of the experiment and of the registered model."""
     store.client.set_experiment_tag(store.experiment, NOTE, ABOUT_EXPERIMENT)
     store.client.update_registered_model(name, ABOUT_MODEL.format(name=name))
 
 
-def describe(store: Store, name: str, version: Version, facts: model_card.Facts) -> None:
-    """The card of one version: in short on its page and its run's, whole among the artifacts."""
+def describe_version(store: Store, name: str, version: Version, facts: model_card.Facts) -> None:
+    """Write the card of one version: short on the pages of version and run, full as an artifact."""
     text = mask_secrets(model_card.description(facts))
     store.client.update_model_version(name, version.number, text)
     store.client.set_tag(version.run_id, NOTE, text)
-    whole = model_card.render(facts, use(name, version))
+    whole = model_card.render_card(facts, usage_text(name, version))
     store.client.log_text(version.run_id, mask_secrets(str(whole)), README)
     store.client.log_dict(
         version.run_id, json.loads(mask_secrets(json.dumps(facts.as_json()))), FACTS
     )
 
 
-def use(name: str, version: Version) -> str:
+def usage_text(name: str, version: Version) -> str:
     return f"""\
 ```sh
 mlflow models serve -m models:/{name}/{version.number} --env-manager local
@@ -72,13 +72,13 @@ quip export {version.number} --out student --gguf f16
 def log_samples(
     store: Store, version: Version, references: Sequence[Reference], answers: Sequence[Response]
 ) -> None:
-    """A table that MLflow's own table view shows, and compares between runs."""
+    """Log a table of sample answers, which MLflow's table view shows and compares between runs."""
     texts = {row.input: row.text for row in answers}
     rows = [
         [row.literal, texts.get(row.input, ""), row.paraphrases[0], row.input]
-        for row in chosen(references, "test", SHOWN)
+        for row in sample_inputs(references, "test", SAMPLE_COUNT)
     ]
-    # The table view groups by the first column and compares the second, unless told otherwise.
+    # The table view groups by the first column and compares the second by default.
     table = {"columns": ["literal", "student", "teacher", "input"], "data": rows}
     store.client.log_dict(version.run_id, table, SAMPLES)
     shown = json.dumps([{"path": SAMPLES, "type": "table"}])
@@ -92,13 +92,14 @@ def log_results(
     references: Path,
     rows: Sequence[Reference],
 ) -> None:
-    """Final figures on the run and on the model behind the version, once each, with the data on
-    which they were measured (`values`' keys begin with the split: test/score.learned)."""
+    """Log final figures on the run and on the model of the version, once each, with the data they
+    were measured on. The keys of `values` begin with the split, as in test/score.learned."""
     from mlflow.entities import Metric
 
     known = store.client.get_run(version.run_id).data.metrics
     data = {
-        split: evaluation(store, version, split, references, rows) for split in model_card.SPLITS
+        split: log_evaluation_data(store, version, split, references, rows)
+        for split in model_card.SPLITS
     }
     new = []
     for key, value in values.items():
@@ -108,11 +109,11 @@ def log_results(
     store.client.log_batch(version.run_id, metrics=new)
 
 
-def evaluation(
+def log_evaluation_data(
     store: Store, version: Version, split: str, references: Path, rows: Sequence[Reference]
 ) -> dict[str, str]:
-    """Log the inputs of a split as evaluation data of the run; its name and digest. Nothing for a
-    split without inputs."""
+    """Log the inputs of a split as evaluation data of the run. Returns their name and digest; {}
+    for a split without inputs."""
     import pandas
     from mlflow.data.pandas_dataset import from_pandas
     from mlflow.data.sources import (  # type: ignore[attr-defined]  # made at import
@@ -133,8 +134,8 @@ def evaluation(
 
 
 def log_training_data(store: Store, version: Version, stage: str, made: model_card.Recipe) -> None:
-    """The data of a training that did not run here, from its entry in dvc.lock; a training that ran
-    here has logged them itself."""
+    """Log the data of a training that did not run here, from its entry in dvc.lock; a training that
+    ran here has logged its data itself."""
     run = store.client.get_run(version.run_id)
     known = [data.dataset.name for data in run.inputs.dataset_inputs]
     deps = [Path(dep["path"]) for dep in made.get(stage, {}).get("deps", [])]
@@ -146,7 +147,7 @@ def log_training_data(store: Store, version: Version, stage: str, made: model_ca
 
 
 def read_facts(store: Store, run_id: str) -> dict[str, Any] | None:
-    """What `describe` kept; None for a version that was registered before cards were."""
+    """The facts that `describe_version` stored; None for a version registered without a card."""
     if FACTS not in [file.path for file in store.client.list_artifacts(run_id)]:
         return None
     return dict(json.loads(Path(store.client.download_artifacts(run_id, FACTS)).read_text("utf-8")))

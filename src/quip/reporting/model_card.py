@@ -1,8 +1,8 @@
-"""The model card of a student: what it is, what made it, how good it is, and by whose judgement.
+"""Model card of a student: its base and data, its training, its scores and their judges.
 
-`gather` takes everything from the recipe in dvc.lock and the metrics of this checkout; `register`
-keeps it with each version (`card.json`, and rendered), and `quip export` puts the card beside the
-weights. What is not known stands in the card as unknown.
+`gather_facts` reads the recipe in dvc.lock and the metrics of this checkout; the stage `register`
+stores the facts with each version (`card.json`, and rendered), and `quip export` writes the card
+beside the weights. The card names missing facts as unknown.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 UNKNOWN = "unknown"
 SPLITS = ("test", "ood")
 MEASURES = (("wtr", "ci95", "win-tie rate"), ("score", "score_ci95", "score"))
-LARGEST = 5000
-"""Characters that a description in MLflow's registry can have."""
+MAX_DESCRIPTION = 5000
+"""Most characters of a description in MLflow's registry."""
 HUB_NAMES = {STUDENT: "HuggingFaceTB/SmolLM2-135M-Instruct"}
 OBJECTIVES = {
     "sft": "imitation of the teacher's paraphrases (cross-entropy)",
@@ -48,7 +48,7 @@ NOT_DATA = ("data/metrics", "data/roles", "data/runs", "data/curves")
 
 @dataclass(frozen=True)
 class Facts:
-    """What a card says, of one student."""
+    """The facts in the card of one student."""
 
     name: str
     arm: str
@@ -57,7 +57,7 @@ class Facts:
     """causal or encoder-decoder."""
     made: Recipe
     calls: dict[str, dict[str, Any]]
-    """Role -> endpoint, model, prompts, counts (`trail.calls`)."""
+    """{role: endpoint, model, prompts, counts} (`quip.tracking.provenance.calls`)."""
     run: dict[str, Any]
     """The content of data/runs/<arm>.json."""
     wtr: dict[str, Any]
@@ -66,14 +66,14 @@ class Facts:
     commit: str | None
 
     def section(self, name: str) -> dict[str, Any]:
-        """A section of params as the recipe's stages ran with it."""
-        return settings(self.made).get(name) or {}
+        """A section of params as the stages of the recipe used it."""
+        return recipe_settings(self.made).get(name) or {}
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def gather(
+def gather_facts(
     name: str, arm: str, sha256: str, folder: Path, metrics: Path, run: Path, respond: Any
 ) -> Facts:
     """The facts of models/<arm> from the files of this checkout; `folder` holds its weights."""
@@ -102,8 +102,8 @@ def family(folder: Path) -> str:
 # ---- the card ------------------------------------------------------------------------------
 
 
-def render(facts: Facts, use: str) -> ModelCard:
-    """The whole card, with `use` (markdown) telling how to run what it lies beside."""
+def render_card(facts: Facts, use: str) -> ModelCard:
+    """The whole card; `use` is Markdown that says how to run the weights beside it."""
     from huggingface_hub import ModelCard
 
     template = (
@@ -117,17 +117,17 @@ def render(facts: Facts, use: str) -> ModelCard:
         use=use.strip(),
         respond=facts.respond,
         rows=(facts.run.get("params") or {}).get("rows"),
-        settings=told_settings(facts.made),
-        data=hashes(facts.made),
-        source=source(facts),
+        settings=settings_rows(facts.made),
+        data=data_hashes(facts.made),
+        source=data_source(facts),
         calls=facts.calls,
-        licence=licence(facts),
-        **common(facts),
+        licence=licence_text(facts),
+        **shared_fields(facts),
     )
 
 
 def description(facts: Facts) -> str:
-    """The card's heart, short enough for a description in MLflow's registry."""
+    """A short card that fits a description in MLflow's registry."""
     from jinja2 import Template
 
     template = (
@@ -135,20 +135,20 @@ def description(facts: Facts) -> str:
         .joinpath("templates", "version_card.md.j2")
         .read_text(encoding="utf-8")
     )
-    return Template(template).render(**common(facts))[:LARGEST]
+    return Template(template).render(**shared_fields(facts))[:MAX_DESCRIPTION]
 
 
-def common(facts: Facts) -> dict[str, Any]:
+def shared_fields(facts: Facts) -> dict[str, Any]:
     return {
         "name": facts.name,
         "arm": facts.arm,
         "sha256": facts.sha256,
         "commit": facts.commit,
-        "base": base(facts),
+        "base": base_model(facts),
         "objective": OBJECTIVES.get(facts.arm, UNKNOWN),
-        "verdicts": list(verdicts(facts)),
+        "verdicts": list(result_rows(facts)),
         "claim": claims.claim(facts.wtr) if facts.wtr.get("arms") else "",
-        "audit": list(audit(facts)),
+        "audit": list(audit_rows(facts)),
     }
 
 
@@ -173,8 +173,8 @@ def card_data(facts: Facts) -> Any:
 def eval_results(facts: Facts) -> Iterator[Any]:
     from huggingface_hub import EvalResult
 
-    revision = dict(hashes(facts.made)).get("data/prepared")
-    for split, judge, cell in cells(facts):
+    revision = dict(data_hashes(facts.made)).get("data/prepared")
+    for split, judge, cell in result_cells(facts):
         for key, ends, called in (
             ("wtr", "ci95", "win-tie rate"),
             ("score", "score_ci95", "score"),
@@ -194,10 +194,10 @@ def eval_results(facts: Facts) -> Iterator[Any]:
             )
 
 
-# ---- its parts -----------------------------------------------------------------------------
+# ---- parts of the card ---------------------------------------------------------------------
 
 
-def cells(facts: Facts) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+def result_cells(facts: Facts) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """(split, judge, figures against the teacher); the most trusted judge first."""
     splits = (facts.wtr.get("arms") or {}).get(facts.arm) or {}
     for split in SPLITS:
@@ -207,28 +207,28 @@ def cells(facts: Facts) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
             yield split, judge, judges[judge]
 
 
-def verdicts(facts: Facts) -> Iterator[dict[str, Any]]:
-    for split, judge, cell in cells(facts):
+def result_rows(facts: Facts) -> Iterator[dict[str, Any]]:
+    for split, judge, cell in result_cells(facts):
         yield {
             "split": split,
             "judge": judge,
             "n": cell["n"],
-            "wtr": estimate(cell, "wtr", "ci95"),
-            "score": estimate(cell, "score", "score_ci95"),
-            "at_length": estimate(cell, "score_at_length", "score_at_length_ci95"),
+            "wtr": estimate_text(cell, "wtr", "ci95"),
+            "score": estimate_text(cell, "score", "score_ci95"),
+            "at_length": estimate_text(cell, "score_at_length", "score_at_length_ci95"),
             "outcome": " / ".join(f"{100 * cell[key]:.0f} %" for key in ("win", "tie", "loss")),
         }
 
 
-def estimate(cell: Mapping[str, Any], key: str, ends: str) -> str:
+def estimate_text(cell: Mapping[str, Any], key: str, ends: str) -> str:
     """A figure and its 95 % interval."""
     if cell.get(key) is None:
         return "-"
-    return f"{cell[key]:.2f}" + (f" {claims.span(cell[ends])}" if cell.get(ends) else "")
+    return f"{cell[key]:.2f}" + (f" {claims.interval_text(cell[ends])}" if cell.get(ends) else "")
 
 
-def audit(facts: Facts) -> Iterator[dict[str, Any]]:
-    """What each judge is worth on the gold pairs; the critic itself stands at the top level."""
+def audit_rows(facts: Facts) -> Iterator[dict[str, Any]]:
+    """The audit of each judge on the gold pairs; the critic's is the top level of critic.json."""
     found = facts.critic
     kind = (found.get("critic") or {}).get("kind")
     own = {"learned" if kind == "learned" else "critic": found} if "agreement" in found else {}
@@ -236,40 +236,42 @@ def audit(facts: Facts) -> Iterator[dict[str, Any]]:
         yield {
             "judge": judge,
             "n": cell.get("n", UNKNOWN),
-            "agreement": estimate(cell, "agreement", "ci95"),
-            "position": estimate(cell, "position_bias", ""),
-            "length": estimate(cell, "length_bias", ""),
-            "kinds": {key: estimate(k, "agreement", "") for key, k in kinds(cell).items()},
+            "agreement": estimate_text(cell, "agreement", "ci95"),
+            "position": estimate_text(cell, "position_bias", ""),
+            "length": estimate_text(cell, "length_bias", ""),
+            "kinds": {
+                key: estimate_text(k, "agreement", "") for key, k in kind_cells(cell).items()
+            },
         }
 
 
-def kinds(cell: Mapping[str, Any]) -> Mapping[str, Any]:
+def kind_cells(cell: Mapping[str, Any]) -> Mapping[str, Any]:
     return cell.get("by_kind") or {}
 
 
-def settings(made: Recipe) -> dict[str, dict[str, Any]]:
-    """Section -> values, of every stage of a recipe."""
+def recipe_settings(made: Recipe) -> dict[str, dict[str, Any]]:
+    """{section: values} over all stages of a recipe."""
     found = [values for entry in made.values() for values in entry.get("params", {}).values()]
     return {key: value for values in found for key, value in values.items()}
 
 
-def told_settings(made: Recipe) -> list[tuple[str, str]]:
-    """(section, its values in a line): folders of this machine shortened to their names, and no
-    addresses of endpoints, which concern nobody else."""
+def settings_rows(made: Recipe) -> list[tuple[str, str]]:
+    """(section, its values in one line), without endpoints; absolute paths are shortened to their
+    last part, so that the card names no folder of this machine."""
     return [
-        (key, ", ".join(f"{name} {plain(value)}" for name, value in values.items()))
-        for key, values in sorted(settings(made).items())
+        (key, ", ".join(f"{name} {value_text(value)}" for name, value in values.items()))
+        for key, values in sorted(recipe_settings(made).items())
         if isinstance(values, dict) and key != "endpoints"
     ]
 
 
-def plain(value: Any) -> str:
+def value_text(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False).strip('"').replace("|", "\\|")
     return Path(text).name if text.startswith(("/", "~")) else text
 
 
-def hashes(made: Recipe) -> list[tuple[str, str]]:
-    """(path, md5) of every file and folder of data that led to the model, as DVC counts it."""
+def data_hashes(made: Recipe) -> list[tuple[str, str]]:
+    """(path, md5 by DVC) of every data file and folder that the model depends on."""
     entries = [part for e in made.values() for side in ("deps", "outs") for part in e.get(side, [])]
     found = {entry["path"]: entry["md5"] for entry in entries if "md5" in entry}
     return [
@@ -279,30 +281,31 @@ def hashes(made: Recipe) -> list[tuple[str, str]]:
     ]
 
 
-def base(facts: Facts) -> str:
+def base_model(facts: Facts) -> str:
     found = str(facts.section("sft").get("base", UNKNOWN))
-    return HUB_NAMES.get(found, plain(found))
+    return HUB_NAMES.get(found, value_text(found))
 
 
-def source(facts: Facts) -> str:
-    """Where the sentences came from."""
+def data_source(facts: Facts) -> str:
+    """The source of the literal sentences, with its licence."""
     found = str(facts.section("prepare").get("source", UNKNOWN))
-    return DATA_LICENCES.get(found, ("", f"`{plain(found)}`"))[1]
+    return DATA_LICENCES.get(found, ("", f"`{value_text(found)}`"))[1]
 
 
 def licence_id(facts: Facts) -> str:
-    """Apache-2.0 where base and data allow it, the data's where that is stricter, else other."""
+    """The licence of the weights: Apache-2.0 where base and data allow it, the data's where it is
+    stricter, else "other"."""
     if facts.section("sft").get("base") != STUDENT:
         return "other"
     data = DATA_LICENCES.get(str(facts.section("prepare").get("source")), ("other", ""))[0]
     return "apache-2.0" if data == "cc-by-4.0" else data
 
 
-def licence(facts: Facts) -> str:
+def licence_text(facts: Facts) -> str:
     known = facts.section("sft").get("base") == STUDENT
     return (
-        f"The base, {base(facts)}, is "
+        f"The base, {base_model(facts)}, is "
         + ("Apache-2.0" if known else "under its own licence, which holds for these weights too")
-        + f". The sentences it learnt from: {source(facts)}. The paraphrases were written by the "
-        "teacher named above, under whose terms they stand."
+        + f". The sentences it learnt from: {data_source(facts)}. The paraphrases were written by "
+        "the teacher named above, under whose terms they stand."
     )

@@ -1,4 +1,4 @@
-"""The table of results that `evaluate` prints, and the parts of it."""
+"""Results table: the text that `evaluate` prints."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from quip.evaluation.leaderboard import Cells
 OUTCOMES = get_args(Outcome)
 
 
-def flat(block: dict[str, Cells]) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
+def flat_cells(block: dict[str, Cells]) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
+    """(name, split, judge, summary) of every cell of a block of wtr.json."""
     for name, splits in block.items():
         for split, judges in splits.items():
             for judge, cell in judges.items():
                 yield name, split, judge, cell
 
 
-def table(result: dict[str, Any]) -> str:
-    """The summary a person reads in the terminal, one line a cell."""
+def render_table(result: dict[str, Any]) -> str:
+    """The content of wtr.json as text for the terminal, one line per cell."""
     head = f"{'':<20}{'split':<6}{'judge':<14}{'WTR':<20}{'score':<20}{'W/T/L %':<12}{'n':>5}"
     lines = [head]
     for title, block in (
@@ -28,11 +29,14 @@ def table(result: dict[str, Any]) -> str:
         ("head to head", "duels"),
     ):
         if result[block]:
-            lines += [f"{title}", *(line(*row) for row in flat(result[block]))]
+            lines += [f"{title}", *(result_line(*row) for row in flat_cells(result[block]))]
     if result.get("differences"):
         lines.append(f"less {result['settings']['base']}, against the teacher, paired by input")
-        lines += [difference(*row) for row in flat(result["differences"])]
-    lines += [f"judges {pair}: {agreed(found)}" for pair, found in result.get("judges", {}).items()]
+        lines += [difference_line(*row) for row in flat_cells(result["differences"])]
+    lines += [
+        f"judges {pair}: {agreement_text(found)}"
+        for pair, found in result.get("judges", {}).items()
+    ]
     lines += [
         f"rating by {judge}, teacher 0: "
         + ", ".join(f"{name} {row['rating']:+.0f}" for name, row in rows.items())
@@ -46,9 +50,9 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def difference(name: str, split: str, judge: str, cell: Mapping[str, Any]) -> str:
+def difference_line(name: str, split: str, judge: str, cell: Mapping[str, Any]) -> str:
     plain, at_length = (
-        bracket(cell[key], cell[ends])
+        estimate_text(cell[key], cell[ends])
         for key, ends in (("difference", "ci95"), ("at_length", "at_length_ci95"))
     )
     return (
@@ -57,22 +61,22 @@ def difference(name: str, split: str, judge: str, cell: Mapping[str, Any]) -> st
     )
 
 
-def agreed(found: Mapping[str, Any]) -> str:
+def agreement_text(found: Mapping[str, Any]) -> str:
     tau = found["order_of_all"]["tau"]
     order = (
         "" if tau is None else f"; Kendall's tau {tau:.2f} of {found['order_of_all']['n']} rated"
     )
-    kappa = bracket(found["kappa"], found["ci95"])
+    kappa = estimate_text(found["kappa"], found["ci95"])
     return f"Cohen's kappa {kappa} on {found['n']} comparisons{order}"
 
 
-def line(name: str, split: str, judge: str, cell: dict[str, Any]) -> str:
+def result_line(name: str, split: str, judge: str, cell: dict[str, Any]) -> str:
     shares = "/".join(f"{100 * cell[key]:.0f}" for key in OUTCOMES)
     return (
-        f"  {name:<18}{split:<6}{judge:<14}{bracket(cell['wtr'], cell['ci95']):<20}"
-        f"{bracket(cell['score'], cell['score_ci95']):<20}{shares:<12}{cell['n']:>5}"
+        f"  {name:<18}{split:<6}{judge:<14}{estimate_text(cell['wtr'], cell['ci95']):<20}"
+        f"{estimate_text(cell['score'], cell['score_ci95']):<20}{shares:<12}{cell['n']:>5}"
     )
 
 
-def bracket(value: float, ends: Sequence[float]) -> str:
+def estimate_text(value: float, ends: Sequence[float]) -> str:
     return f"{value:.2f} [{ends[0]:.2f}, {ends[1]:.2f}]"

@@ -1,4 +1,4 @@
-"""Everything a run measured, read from disk for the report; what lacks is named, not guessed."""
+"""Run results: everything a run measured, read from disk for the report, with the missing files."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ R = TypeVar("R", bound=BaseModel)
 
 
 @dataclass
-class Evidence:
-    """All that was found on disk; `missing` names what a run may lack and this one does."""
+class RunResults:
+    """The results found on disk; `missing` names the optional files that were not found."""
 
     wtr: dict[str, Any]
     metrics: dict[str, Any]
@@ -36,7 +36,7 @@ class Evidence:
     missing: list[str] = field(default_factory=list)
 
 
-def read(
+def read_run_results(
     metrics: Path,
     curves: Path,
     verdicts: Path,
@@ -46,33 +46,37 @@ def read(
     preferences: Path,
     roles: Path,
     runs: Path,
-) -> Evidence:
-    """Everything the page shows. wtr.json and the references must be there, the rest may lack.
+) -> RunResults:
+    """Read everything that the report shows. wtr.json and the references are required, the other
+    files optional.
 
-    Raises DataError by file and line for whatever is there and malformed.
+    Raises DataError when wtr.json is missing, and with file and line for a malformed file.
     """
     measured = {path.stem: read_json(path) for path in sorted(metrics.glob("*.json"))}
     if "wtr" not in measured:
         raise DataError(f"{metrics}/wtr.json: no such file. Run `dvc repro evaluate` first.")
     wtr = measured.pop("wtr")
-    found = Evidence(wtr, measured, read_rows(imitation / "references.jsonl", Reference))
+    found = RunResults(wtr, measured, read_rows(imitation / "references.jsonl", Reference))
     for arm in wtr["arms"]:
-        found.responses[arm] = rows(responses / f"{arm}.jsonl", Response, found.missing)
-        found.verdicts[arm] = rows(verdicts / f"{arm}.jsonl", Critique, found.missing)
+        found.responses[arm] = read_optional_rows(
+            responses / f"{arm}.jsonl", Response, found.missing
+        )
+        found.verdicts[arm] = read_optional_rows(verdicts / f"{arm}.jsonl", Critique, found.missing)
         found.curves[arm] = read_curve(curves / f"{arm}.csv", found.missing)
-    found.gold = rows(audit / "critiques.jsonl", Critique, found.missing)
-    found.preferences = rows(preferences, Preference, found.missing)
+    found.gold = read_optional_rows(audit / "critiques.jsonl", Critique, found.missing)
+    found.preferences = read_optional_rows(preferences, Preference, found.missing)
     trained = read_folder(runs, found.missing)
     found.runs = {arm: trained[arm] for arm in wtr["arms"] if arm in trained}
-    found.roles = preference_leakage.roles(read_folder(roles, found.missing))
+    found.roles = preference_leakage.model_roles(read_folder(roles, found.missing))
     found.missing += [
         f"{metrics}/{name}.json" for name in ("critic", "safety") if name not in measured
     ]
     return found
 
 
-def rows(path: Path, model: type[R], missing: list[str]) -> list[R]:
-    """The rows of a file that may lack; a malformed one is still refused."""
+def read_optional_rows(path: Path, model: type[R], missing: list[str]) -> list[R]:
+    """The rows of an optional file; a missing one is added to `missing`, a malformed one raises
+    DataError."""
     if path.is_file():
         return read_rows(path, model)
     missing.append(str(path))
@@ -98,14 +102,16 @@ def read_curve(path: Path, missing: list[str]) -> tables.Table:
         table: tables.Table = {name: ([], []) for name in names}
         for line in lines:
             for name in names:
-                value = number(line[name], path, lines.line_num)
+                value = parse_number(line[name], path, lines.line_num)
                 if value is not None:
-                    table[name][0].append(number(line.get("step"), path, lines.line_num) or 0.0)
+                    table[name][0].append(
+                        parse_number(line.get("step"), path, lines.line_num) or 0.0
+                    )
                     table[name][1].append(value)
     return table
 
 
-def number(cell: str | None, path: Path, line: int) -> float | None:
+def parse_number(cell: str | None, path: Path, line: int) -> float | None:
     try:
         value = float(cell) if cell else None
     except ValueError:

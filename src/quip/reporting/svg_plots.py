@@ -1,8 +1,8 @@
-"""The figures of the report as SVG text, the same bytes for the same numbers.
+"""SVG plots: the figures of the report as text, with equal bytes for equal numbers.
 
-The only importer of matplotlib. Every figure is about as wide as a phone, so that its letters stay
-readable there; text stays text. Ink and lines are drawn in two marker colours, which `inline`
-turns into the page's own, so that one figure serves a light and a dark page.
+The only module that imports matplotlib. Every figure is about as wide as a phone, so that its text
+is readable there; text is not converted to paths. Ink and lines have two marker colours, which
+`inline_svg` replaces by the page's own, so that one figure suits a light and a dark page.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 INK, LINE, PAPER = "#222831", "#d4d8de", "#fefefe"
 OUTCOMES = {"win": "#2f74b5", "tie": "#b4bac3", "loss": "#cf7427"}
 PALETTE = ("#2f74b5", "#cf7427", "#2d9474", "#a65a9e", "#8a6d3b", "#5c6bc0")
-QUIET = "#8b929c"
+GREY = "#8b929c"
 WIDTH, ROW = 4.9, 0.34
 STYLE = {
     "svg.fonttype": "none",
@@ -47,8 +47,8 @@ STYLE = {
 }
 
 
-def figure(name: str, height: float, draw: Callable[[Axes], None]) -> str:
-    """One panel, `height` inches high, drawn by `draw`; `name` salts the ids inside the SVG."""
+def render_figure(name: str, height: float, draw: Callable[[Axes], None]) -> str:
+    """The SVG of one panel, `height` inches high, drawn by `draw`; `name` salts its ids."""
     with mpl.rc_context(cast(Any, {**STYLE, "svg.hashsalt": name})):
         sheet = Figure(figsize=(WIDTH, height), layout="constrained")
         draw(sheet.add_subplot())
@@ -57,9 +57,9 @@ def figure(name: str, height: float, draw: Callable[[Axes], None]) -> str:
     return re.sub(r"\s*<metadata>.*?</metadata>", "", handle.getvalue(), flags=re.DOTALL)
 
 
-def inline(svg: str, alt: str) -> str:
-    """The `<svg>` element for a page: named for screen readers, in the page's ink, no ids but those
-    that are referred to, no namespaces or prologue (HTML needs none)."""
+def inline_svg(svg: str, alt: str) -> str:
+    """The `<svg>` element for a page: with a label for screen readers and the page's colours,
+    without unused ids, namespaces and prologue, which HTML does not need."""
     body = svg[svg.index("<svg") :]
     used = set(re.findall(r'(?:url\(|href=")#([^")]+)', body))
     body = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", body)
@@ -72,11 +72,11 @@ def inline(svg: str, alt: str) -> str:
 
 
 def outcomes(name: str, rows: Sequence[tuple[str, Mapping[str, float]]]) -> str:
-    """Stacked bars of win, tie and loss, one a row: (label, {"win", "tie", "loss"} as shares)."""
+    """Stacked bars of win, tie and loss, one per row: (label, shares by outcome)."""
 
     def draw(axes: Axes) -> None:
         for place, (_, shares) in enumerate(rows):
-            stack(axes, place, shares)
+            draw_stack(axes, place, shares)
         label_rows(axes, [label for label, _ in rows])
         axes.set_xlim(0, 1)
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
@@ -84,10 +84,10 @@ def outcomes(name: str, rows: Sequence[tuple[str, Mapping[str, float]]]) -> str:
         handles = [Patch(color=color, label=key) for key, color in OUTCOMES.items()]
         axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderpad=0)
 
-    return figure(name, 0.75 + ROW * len(rows), draw)
+    return render_figure(name, 0.75 + ROW * len(rows), draw)
 
 
-def stack(axes: Axes, place: int, shares: Mapping[str, float]) -> None:
+def draw_stack(axes: Axes, place: int, shares: Mapping[str, float]) -> None:
     left = 0.0
     for key, color in OUTCOMES.items():
         axes.barh(place, shares[key], left=left, color=color, height=0.72)
@@ -110,13 +110,13 @@ def intervals(
     middle: float = 0.5,
     span: tuple[float, float] | None = (0.0, 1.0),
 ) -> str:
-    """Values with their intervals, `middle` marked: (label, value, low, high). `span` None: as wide
-    as they are."""
+    """Values with intervals, one per row: (label, value, low, high). `middle` is marked; `span` is
+    the range of the axis, None: that of the intervals."""
 
     def draw(axes: Axes) -> None:
-        axes.axvline(middle, color=QUIET, linewidth=1, linestyle=(0, (4, 3)))
+        axes.axvline(middle, color=GREY, linewidth=1, linestyle=(0, (4, 3)))
         for place, (_, value, low, high) in enumerate(rows):
-            color = PALETTE[0] if low > middle else PALETTE[1] if high < middle else QUIET
+            color = PALETTE[0] if low > middle else PALETTE[1] if high < middle else GREY
             axes.plot([low, high], [place, place], color=color, linewidth=2.4)
             axes.plot(value, place, "o", color=color, markersize=6)
         label_rows(axes, [label for label, *_ in rows])
@@ -127,10 +127,12 @@ def intervals(
         axes.grid(axis="x", linewidth=0.6)
         axes.spines["left"].set_visible(False)
 
-    return figure(name, 0.65 + ROW * len(rows), draw)
+    return render_figure(name, 0.65 + ROW * len(rows), draw)
 
 
-def curve(name: str, lines: Mapping[str, tuple[list[float], list[float]]], title: str) -> str:
+def training_curve(
+    name: str, lines: Mapping[str, tuple[list[float], list[float]]], title: str
+) -> str:
     """One panel of a training curve: {label: (steps, values)}."""
 
     def draw(axes: Axes) -> None:
@@ -145,7 +147,7 @@ def curve(name: str, lines: Mapping[str, tuple[list[float], list[float]]], title
         axes.grid(linewidth=0.6)
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderpad=0)
 
-    return figure(name, 2.5, draw)
+    return render_figure(name, 2.5, draw)
 
 
 def lengths(name: str, words: Mapping[str, Sequence[int]]) -> str:
@@ -163,7 +165,7 @@ def lengths(name: str, words: Mapping[str, Sequence[int]]) -> str:
             medianprops={"color": INK, "linewidth": 1.6},
             boxprops={"edgecolor": "none"},
             capprops={"visible": False},
-            whiskerprops={"color": QUIET, "linewidth": 1.4},
+            whiskerprops={"color": GREY, "linewidth": 1.4},
         )
         for box, color in zip(boxes["boxes"], colors(list(words)), strict=True):
             box.set_facecolor(color)
@@ -174,24 +176,24 @@ def lengths(name: str, words: Mapping[str, Sequence[int]]) -> str:
         axes.grid(axis="x", linewidth=0.6)
         axes.spines["left"].set_visible(False)
 
-    return figure(name, 0.75 + ROW * len(words), draw)
+    return render_figure(name, 0.75 + ROW * len(words), draw)
 
 
 def colors(names: Sequence[str]) -> list[str]:
-    """A colour for each name, in order; those that are no arm stay quiet."""
+    """A colour for each name, in order; names that are no arm are grey."""
     arms = [name for name in names if name not in ("literal", "teacher")]
-    return [PALETTE[arms.index(n) % len(PALETTE)] if n in arms else QUIET for n in names]
+    return [PALETTE[arms.index(n) % len(PALETTE)] if n in arms else GREY for n in names]
 
 
 def positions(name: str, points: Mapping[str, Sequence[tuple[float, float]]]) -> str:
-    """Each verdict once: probability of the text when shown first against when shown second.
+    """Scatter of the verdicts: probability of a text when shown first against when shown second.
 
     `points` is {arm: [(p of a when first, p of a when second)]}. Without position bias all lie on
     the diagonal; a judge that always names the first lies in the lower right corner.
     """
 
     def draw(axes: Axes) -> None:
-        axes.plot([0, 1], [0, 1], color=QUIET, linewidth=1, linestyle=(0, (4, 3)))
+        axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=(0, (4, 3)))
         for (label, pairs), color in zip(points.items(), colors(list(points)), strict=True):
             first, second = zip(*pairs, strict=True) if pairs else ((), ())
             axes.scatter(first, second, s=14, color=color, alpha=0.55, label=label, linewidths=0)
@@ -201,14 +203,14 @@ def positions(name: str, points: Mapping[str, Sequence[tuple[float, float]]]) ->
         axes.grid(linewidth=0.6)
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, borderpad=0)
 
-    return figure(name, 4.3, draw)
+    return render_figure(name, 4.3, draw)
 
 
 def reliability(name: str, bins: Sequence[tuple[float, float, float, float, int]]) -> str:
-    """Confidence against agreement: (mean confidence, agreement, low, high, pairs) of each bin."""
+    """Reliability diagram: (mean confidence, agreement, low, high, pairs) of each bin."""
 
     def draw(axes: Axes) -> None:
-        axes.plot([0.5, 1], [0.5, 1], color=QUIET, linewidth=1, linestyle=(0, (4, 3)))
+        axes.plot([0.5, 1], [0.5, 1], color=GREY, linewidth=1, linestyle=(0, (4, 3)))
         for confidence, share, low, high, count in bins:
             axes.plot([confidence, confidence], [low, high], color=PALETTE[0], linewidth=2)
             axes.annotate(
@@ -225,11 +227,11 @@ def reliability(name: str, bins: Sequence[tuple[float, float, float, float, int]
         axes.set_ylabel("agreement with the gold pairs")
         axes.grid(linewidth=0.6)
 
-    return figure(name, 3.2, draw)
+    return render_figure(name, 3.2, draw)
 
 
 def histogram(name: str, values: Sequence[float], title: str, span: tuple[float, float]) -> str:
-    """How many of `values` fall into each of twenty equal parts of `span`."""
+    """Histogram of `values` with twenty bins over `span`."""
 
     def draw(axes: Axes) -> None:
         axes.hist(values, bins=20, range=span, color=PALETTE[0], rwidth=0.9)
@@ -238,15 +240,15 @@ def histogram(name: str, values: Sequence[float], title: str, span: tuple[float,
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.grid(axis="y", linewidth=0.6)
 
-    return figure(name, 2.3, draw)
+    return render_figure(name, 2.3, draw)
 
 
-def growth(name: str, rows: Sequence[tuple[int, float, float, float]], title: str) -> str:
-    """Agreement by the number of votes learned from: (votes, value, low, high), chance marked."""
+def learning_curve(name: str, rows: Sequence[tuple[int, float, float, float]], title: str) -> str:
+    """Agreement by number of training votes: (votes, value, low, high); chance is marked."""
 
     def draw(axes: Axes) -> None:
         sizes, values, lows, highs = zip(*rows, strict=True)
-        axes.axhline(0.5, color=QUIET, linewidth=1, linestyle=(0, (4, 3)))
+        axes.axhline(0.5, color=GREY, linewidth=1, linestyle=(0, (4, 3)))
         axes.fill_between(sizes, lows, highs, color=PALETTE[0], alpha=0.18, linewidth=0)
         axes.plot(sizes, values, "o-", color=PALETTE[0], linewidth=1.6, markersize=5)
         for size, value in zip(sizes, values, strict=True):
@@ -260,4 +262,4 @@ def growth(name: str, rows: Sequence[tuple[int, float, float, float]], title: st
         axes.set_ylabel(title)
         axes.grid(axis="y", linewidth=0.6)
 
-    return figure(name, 2.8, draw)
+    return render_figure(name, 2.8, draw)

@@ -1,4 +1,4 @@
-"""From measured data to what the report shows: rows of tables, points of figures, samples. Pure."""
+"""Tables of the report: rows, points of figures and samples from the measured data. Pure."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PANELS = {
 
 
 def cells(block: Mapping[str, Cells]) -> list[dict[str, Any]]:
-    """{name: {split: {judge: summary}}} as one flat row a summary."""
+    """{name: {split: {judge: summary}}} as one flat row per summary."""
     return [
         {"name": name, "split": split, "judge": judge, **cell}
         for name, splits in block.items()
@@ -44,24 +44,24 @@ def cells(block: Mapping[str, Cells]) -> list[dict[str, Any]]:
     ]
 
 
-def unbroken(text: str) -> str:
+def keep_together(text: str) -> str:
     """`text` with no line break inside an interval, before a per cent sign or around n's `=`."""
     return re.sub(r"(?<=\d,) (?=[\d.]+\])|(?<=\d) (?=%)|(?<=n) (?==)|(?<==) (?=\d)", NO_BREAK, text)
 
 
 def label(row: Mapping[str, Any], many_judges: bool) -> str:
-    """How a row is called in a figure; the judge only where there are several."""
+    """The label of a row in a figure, with the judge only if there are several."""
     name = str(row["name"]).replace("_vs_", " vs ")
     return " · ".join([name, row["split"], *([row["judge"]] if many_judges else [])])
 
 
 def outcome_shares(cell: Mapping[str, float]) -> str:
-    """win / tie / loss in whole per cent."""
+    """Win / tie / loss in whole per cent."""
     return " / ".join(f"{100 * cell[key]:.0f}" for key in ("win", "tie", "loss"))
 
 
-def texts(block: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """{name: {split: measures}} as one flat row each."""
+def text_rows(block: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """{name: {split: measures}} as one flat row per name and split."""
     return [
         {"name": name, "split": split, **measured}
         for name, splits in block.items()
@@ -69,13 +69,13 @@ def texts(block: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[dict[str
     ]
 
 
-def chosen(references: Iterable[Reference], split: str, count: int) -> list[Reference]:
-    """The inputs of `split` with the smallest sha256 of their id: a rule nobody can bend."""
+def sample_inputs(references: Iterable[Reference], split: str, count: int) -> list[Reference]:
+    """The inputs of `split` with the smallest sha256 of their id, so that nobody chooses them."""
     of_split = [row for row in references if row.split == split]
     return sorted(of_split, key=lambda row: digest(row.input))[:count]
 
 
-def samples(
+def sample_rows(
     references: Iterable[Reference],
     responses: Mapping[str, Sequence[Response]],
     verdicts: Mapping[str, Sequence[Critique]],
@@ -87,7 +87,7 @@ def samples(
     judged: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for arm, rows in verdicts.items():
         for row in rows:
-            judged[arm, row.input].append(verdict(row, tie_margin, debias))
+            judged[arm, row.input].append(sample_verdict(row, tie_margin, debias))
     return [
         {
             "id": row.input,
@@ -106,7 +106,7 @@ def samples(
     ]
 
 
-def verdict(row: Critique, tie_margin: float, debias: Debias) -> dict[str, Any]:
+def sample_verdict(row: Critique, tie_margin: float, debias: Debias) -> dict[str, Any]:
     """{"judge", "outcome": win, tie, loss or unread, "preference"} of one comparison."""
     value = debiasing.calibrated_preference(row, debias)
     found = "unread" if value is None else win_tie_rate.outcome(value, tie_margin)
@@ -114,7 +114,7 @@ def verdict(row: Critique, tie_margin: float, debias: Debias) -> dict[str, Any]:
 
 
 def position_points(rows: Iterable[Critique], split: str) -> Points:
-    """(p of a shown first, p of a shown second) of the verdicts that a judge really gave."""
+    """(p of a shown first, p of a shown second) of the verdicts by critics that see positions."""
     return [
         (row.forward.p_first, 1 - row.backward.p_first)
         for row in rows
@@ -123,14 +123,14 @@ def position_points(rows: Iterable[Critique], split: str) -> Points:
     ]
 
 
-def first_named(points: Points) -> float:
+def first_position_share(points: Points) -> float:
     """Share of single answers that name the text shown first; one half without position bias."""
     named = [first > 0.5 for first, _ in points] + [second < 0.5 for _, second in points]
     return sum(named) / len(named) if named else 0.5
 
 
 def calibration(rows: Iterable[Critique], debias: Debias) -> Points:
-    """(confidence, 1.0 if the critic is right else 0.0) of every gold pair it took a side on.
+    """(confidence, 1.0 if the critic is right else 0.0) of every gold pair that it decided.
 
     Confidence is max(p, 1 - p) of the debiased preference p; one text is named "better".
     """
@@ -143,8 +143,11 @@ def calibration(rows: Iterable[Critique], debias: Debias) -> Points:
     return found
 
 
-def bins(points: Points, count: int = 5) -> list[tuple[float, float, float, float, int]]:
-    """Equal parts of [0.5, 1]: (mean confidence, agreement, Wilson low, high, pairs); no empty."""
+def reliability_bins(
+    points: Points, count: int = 5
+) -> list[tuple[float, float, float, float, int]]:
+    """(mean confidence, agreement, Wilson low, high, pairs) of each bin of equal width on [0.5, 1]
+    that is not empty."""
     groups: dict[int, Points] = defaultdict(list)
     for point in points:
         groups[min(int((point[0] - 0.5) * 2 * count), count - 1)].append(point)
@@ -157,10 +160,10 @@ def bins(points: Points, count: int = 5) -> list[tuple[float, float, float, floa
     return found
 
 
-def lengths(
+def word_counts(
     references: Iterable[Reference], responses: Mapping[str, Iterable[Response]], split: str
 ) -> dict[str, list[int]]:
-    """Words per text on one split: of the literals, the teacher's texts and every arm's."""
+    """Words per text on one split, for the literals, the teacher and every arm."""
     rows = [row for row in references if row.split == split]
     return {
         "literal": [count_words(row.literal) for row in rows],
@@ -172,13 +175,13 @@ def lengths(
     }
 
 
-def length_drift(pairs: Sequence[tuple[str, str]]) -> float:
-    """Mean of words(chosen) / words(rejected); above one, the training pairs teach length."""
+def mean_length_ratio(pairs: Sequence[tuple[str, str]]) -> float:
+    """Mean of words(chosen) / words(rejected) over training pairs; above 1 they favour length."""
     return sum(text_metrics.length_ratio(*pair) for pair in pairs) / len(pairs)
 
 
-def panels(table: Table) -> dict[str, Table]:
-    """The columns of a training curve by what they measure: {panel: {column: (steps, values)}}."""
+def curve_panels(table: Table) -> dict[str, Table]:
+    """The columns of a training curve by panel: {panel: {column: (steps, values)}}."""
     found: dict[str, Table] = {}
     for column, line in table.items():
         panel = panel_of(column)
@@ -188,15 +191,15 @@ def panels(table: Table) -> dict[str, Table]:
 
 
 def panel_of(column: str) -> str | None:
-    """The panel of a column, by the first word of PANELS it holds; None: not shown."""
+    """The panel of a column, by the first key of PANELS in its name; None: not shown."""
     return next((panel for word, panel in PANELS.items() if word in column.lower()), None)
 
 
 def funnel(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One block a stage, in the order of the pipeline: every count, with its first example."""
+    """One block per stage, in pipeline order: every count, with its first example."""
     known = [stage for stage in PIPELINE if stage in metrics]
     order = known + sorted(set(metrics) - set(known))
-    blocks = [(stage, counted(metrics[stage])) for stage in order]
+    blocks = [(stage, count_rows(metrics[stage])) for stage in order]
     return [
         {"stage": stage, "rows": rows, "examples": any(row["example"] for row in rows)}
         for stage, rows in blocks
@@ -204,7 +207,7 @@ def funnel(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def counted(value: Any) -> list[dict[str, Any]]:
+def count_rows(value: Any) -> list[dict[str, Any]]:
     """The counts of one metrics file: label, value, share of the largest, first example."""
     found = list(leaves(value))
     examples = {path[-1]: leaf for path, leaf in found if is_example(path, leaf)}
@@ -240,13 +243,13 @@ def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, 
         yield path, value
 
 
-def settings(params: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """params.yaml section by section, without `endpoints`: addresses are nobody's business."""
+def settings_rows(params: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """params.yaml section by section, without `endpoints`, whose addresses are private."""
     return [
         {
             "section": section,
             "rows": [
-                (".".join(path), as_written(leaf))
+                (".".join(path), yaml_text(leaf))
                 for path, leaf in leaves(value if isinstance(value, Mapping) else {"": value})
             ],
         }
@@ -255,13 +258,13 @@ def settings(params: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def as_written(value: Any) -> str:
-    """A value as params.yaml would write it."""
+def yaml_text(value: Any) -> str:
+    """A value as written in params.yaml."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def categories(safety: Mapping[str, Any] | None) -> list[str]:
-    """The categories of the safety screen, with those that only words or a classifier gave."""
+def safety_categories(safety: Mapping[str, Any] | None) -> list[str]:
+    """The categories of the safety screen, with those that only words or a classifier found."""
     if safety is None:
         return []
     return list(
@@ -269,9 +272,11 @@ def categories(safety: Mapping[str, Any] | None) -> list[str]:
     )
 
 
-def audits(critic: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """The audit as the paper's table 1: the critic, every judge, every further critic. `critic` is
-    the content of critic.json; `chance` says that the interval of the agreement reaches chance."""
+def audit_rows(critic: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """The audit as rows of the paper's table 1: the critic, every judge, every further critic.
+
+    `critic` is the content of critic.json; `chance` says whether the interval of the agreement
+    reaches chance."""
     if critic is None:
         return []
     groups = [

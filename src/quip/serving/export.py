@@ -51,7 +51,7 @@ def export(wanted: str, out: Path, precision: Precision | None) -> None:
     try:
         copy(found.folder, beside)
         use = write_family(beside, name, found.facts.family, precision)
-        text = mlflow_store.mask_secrets(str(model_card.render(found.facts, "\n\n".join(use))))
+        text = mlflow_store.mask_secrets(str(model_card.render_card(found.facts, "\n\n".join(use))))
         (beside / "README.md").write_text(text, encoding="utf-8")
         write_manifest(beside, found.facts)
         shutil.rmtree(out, ignore_errors=True)
@@ -79,7 +79,9 @@ def of_arm(arm: str) -> Origin:
     folder, run = paraphrase.MODELS / arm, RUNS / f"{arm}.json"
     sha256 = backfill.read_pointer(run)["model_sha256"]
     respond = read_params().get("respond")
-    facts = model_card.gather(paraphrase.model_name(), arm, sha256, folder, METRICS, run, respond)
+    facts = model_card.gather_facts(
+        paraphrase.model_name(), arm, sha256, folder, METRICS, run, respond
+    )
     return Origin(folder, facts)
 
 

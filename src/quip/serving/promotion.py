@@ -152,10 +152,10 @@ def asked(store: Store, name: str, pair: Sequence[Any], arms: Mapping[str, str])
     return Duel(found["score"], low, high, found["n"], judge, data_hash(INPUTS))
 
 
-def comparison(row: Critique, debias: Debias) -> win_tie_rate.Comparison:
+def comparison(row: Critique, debias: Debias) -> win_tie_rate.JudgedInput:
     flipped = debiasing.order_flips(row.forward, row.backward)
     ratio = text_metrics.length_ratio(row.a, row.b)
-    return win_tie_rate.Comparison(
+    return win_tie_rate.JudgedInput(
         row.input, debiasing.calibrated_preference(row, debias), flipped, ratio
     )
 

@@ -95,7 +95,7 @@ def audit(args: Namespace) -> None:
         part: {name: one.found for name, one in group.items()}
         for part, group in (("judges", others), ("kinds", more))
     }
-    extra, extra_spent = human_agreement.agreements(
+    extra, extra_spent = human_agreement.measure_agreement(
         args.extra,
         {label(critic) if critic_name(critic) in beside else critic_name(critic): (critic, debias)}
         | beside

@@ -24,10 +24,10 @@ from quip.core.records import Critique, Meaning, Reference, Response
 from quip.critics.debiasing import Debias
 from quip.evaluation import published_results, text_evaluation
 from quip.evaluation.alarms import Limits
-from quip.evaluation.leaderboard import Cells, Counting, Standings
+from quip.evaluation.leaderboard import Cells, Counting, Leaderboard
 from quip.evaluation.metrics import preference_leakage
-from quip.evaluation.metrics.paired_differences import base_of
-from quip.reporting.results_table import OUTCOMES, flat, table
+from quip.evaluation.metrics.paired_differences import base_arm
+from quip.reporting.results_table import OUTCOMES, flat_cells, render_table
 from quip.runtime import stage
 from quip.runtime.errors import DataError, ParamsError
 
@@ -49,20 +49,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     control = read_rows(verdicts / "control.jsonl", Critique)
     duels = read_rows(verdicts / "duel.jsonl", Critique) if len(arms) > 1 else []
     responses = {arm: read_rows(Path(args.responses) / f"{arm}.jsonl", Response) for arm in arms}
-    texts = text_evaluation.measure(
-        text_evaluation.collect(judged, responses, read_rows(args.references, Reference), control),
+    texts = text_evaluation.measure_texts(
+        text_evaluation.collect_texts(
+            judged, responses, read_rows(args.references, Reference), control
+        ),
         read_rows(args.meaning, Meaning),
         read_json(Path(args.similarity)),
     )
-    base = base_of(arms)
-    drifts = text_evaluation.drifts(responses, base, Path(args.candidates), Path(args.rounds))
+    base = base_arm(arms)
+    drifts = text_evaluation.length_drifts(
+        responses, base, Path(args.candidates), Path(args.rounds)
+    )
     result = {
         **counted(
-            Standings(settings, debias), judged, control, duels, base, read_roles(args.roles)
+            Leaderboard(settings, debias), judged, control, duels, base, read_roles(args.roles)
         ),
         "texts": texts,
         "length_by_round": drifts,
-        "alarms": text_evaluation.marks(texts, drifts, limits, arms),
+        "alarms": text_evaluation.alarms_by_arm(texts, drifts, limits, arms),
         "settings": {
             **settings.model_dump(),
             "base": base,
@@ -73,12 +77,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     write_json(args.out, result)
     write_plot(args.plots, result["arms"])
     with atomic(args.paper) as handle:
-        handle.write(published_results.beside(result["arms"]))
-    print(table(result))
+        handle.write(published_results.comparison_page(result["arms"]))
+    print(render_table(result))
 
 
 def counted(
-    found: Standings,
+    leaderboard: Leaderboard,
     judged: Mapping[str, Sequence[Critique]],
     control: Sequence[Critique],
     duels: Sequence[Critique],
@@ -86,26 +90,26 @@ def counted(
     roles: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The blocks of wtr.json that rest on verdicts."""
-    arms = {arm: found.summaries(rows, arm) for arm, rows in judged.items()}
-    duelled = found.by_name(duels, lambda row: f"{row.name_a}_vs_{row.name_b}")
-    found.sign_tests(duelled, base)
+    arms = {arm: leaderboard.summaries(rows, arm) for arm, rows in judged.items()}
+    duelled = leaderboard.summaries_by_name(duels, lambda row: f"{row.name_a}_vs_{row.name_b}")
+    leaderboard.add_sign_tests(duelled, base)
     against = [*chain(*judged.values()), *duels]
-    ratings = found.ratings([*against, *control])
+    ratings = leaderboard.ratings([*against, *control])
     return {
         "arms": arms,
-        "controls": found.by_name(control, lambda row: row.name_a),
+        "controls": leaderboard.summaries_by_name(control, lambda row: row.name_a),
         "duels": duelled,
-        "differences": found.differences(judged, base),
+        "differences": leaderboard.differences(judged, base),
         "ratings": ratings,
-        "judges": found.judges(against, arms, ratings),
-        "leakage": found.leakage(judged, roles, base),
+        "judges": leaderboard.judge_agreement(against, arms, ratings),
+        "leakage": leaderboard.leakage(judged, roles, base),
     }
 
 
 def read_roles(folder: str) -> dict[str, Any]:
     """Which model plays teacher, critic and judges, from data/roles."""
     names = ("teacher", "critic", "judges")
-    return preference_leakage.roles(
+    return preference_leakage.model_roles(
         {name: read_json(Path(folder, f"{name}.json")) for name in names}
     )
 
@@ -134,7 +138,7 @@ def write_plot(path: str, arms: dict[str, Cells]) -> None:
     with atomic(path) as handle:
         rows = csv.writer(handle, lineterminator="\n")
         rows.writerow(["arm", "split", "judge", *OUTCOMES])
-        for arm, split, judge, cell in flat(arms):
+        for arm, split, judge, cell in flat_cells(arms):
             rows.writerow([arm, split, judge, *(round(cell[key], 6) for key in OUTCOMES)])
 
 

@@ -28,7 +28,7 @@ from quip.core.params import Section, load, read_params
 from quip.core.records import Reference, Response
 from quip.critics.unproven_gate import most_trusted_judge
 from quip.reporting import mlflow_pages, model_card
-from quip.reporting.call_costs import costs
+from quip.reporting.call_costs import cost_rows
 from quip.runtime import paths, stage, stage_times
 from quip.runtime.errors import DataError, ParamsError
 from quip.tracking import backfill, mlflow_store, provenance, registry, runs
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     wtr = read_json(Path(args.metrics, "wtr.json"))
     critic = read_json(Path(args.metrics, "critic.json"))
     ranking = ranked(arms, wtr, critic)
-    ledger = costs(
+    ledger = cost_rows(
         {file.stem: read_json(file) for file in sorted(Path(args.metrics).glob("*.json"))}
     )
     digests = {arm: checked_digest(args, arm) for arm in arms}
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             version = registry.register(store, params.name, student, serving_options(sections))
             provenance.record_version(store, params.name, version, arm)
             registry.set_tags(store, params.name, version, tags(arm, wtr, critic))
-            facts = model_card.gather(
+            facts = model_card.gather_facts(
                 params.name,
                 arm,
                 digests[arm],
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 Path(args.runs, f"{arm}.json"),
                 sections.get("respond"),
             )
-            mlflow_pages.describe(store, params.name, version, facts)
+            mlflow_pages.describe_version(store, params.name, version, facts)
             mlflow_pages.log_training_data(store, version, facts.run["stage"], facts.made)
             figures = {**results(arm, wtr, critic), **spent(ledger), **took}
             mlflow_pages.log_results(store, version, figures, Path(args.references), references)

@@ -24,10 +24,10 @@ from quip.core.params import Section
 from quip.critics.debiasing import Debias
 from quip.evaluation.metrics import preference_leakage
 from quip.reporting import caveats, claims, glossary, run_results, svg_plots, tables
-from quip.reporting.call_costs import costs
+from quip.reporting.call_costs import cost_rows
 from quip.reporting.claims import SPLIT
-from quip.reporting.figures import Drawing, draw
-from quip.reporting.run_results import Evidence
+from quip.reporting.figures import Drawing, draw_figures
+from quip.reporting.run_results import RunResults
 from quip.runtime import stage
 
 INPUTS = (
@@ -47,8 +47,8 @@ class Params(Section):
 def main(argv: Sequence[str] | None = None) -> None:
     args = stage.arguments(__doc__, argv, *INPUTS, "out")
     settings = params.load("report", Params)
-    found = run_results.read(**{name: Path(getattr(args, name)) for name in INPUTS})
-    drawings = list(draw(found))
+    found = run_results.read_run_results(**{name: Path(getattr(args, name)) for name in INPUTS})
+    drawings = list(draw_figures(found))
     out = Path(args.out)
     for drawing in drawings:
         write(out / f"{drawing.name}.svg", drawing.svg)
@@ -58,37 +58,37 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def render(
-    found: Evidence, drawings: Sequence[Drawing], count: int, settings: dict[str, Any]
+    found: RunResults, drawings: Sequence[Drawing], count: int, settings: dict[str, Any]
 ) -> str:
     """The page. `count` samples are shown; `settings` is the content of params.yaml."""
     judging, critic = found.wtr["settings"], found.metrics.get("critic")
-    inputs = tables.chosen(found.references, SPLIT, count)
+    inputs = tables.sample_inputs(found.references, SPLIT, count)
     return (
         environment()
         .get_template("report.html.j2")
         .render(
             claim=claims.claim(found.wtr),
-            doubts=caveats.doubts(found.wtr, critic, found.roles),
+            doubts=caveats.list_caveats(found.wtr, critic, found.roles),
             found=found,
             split=SPLIT,
-            verdicts=claims.verdicts(found.wtr),
-            power=claims.power(found.wtr),
-            few=claims.FEW,
+            verdicts=claims.arm_verdicts(found.wtr),
+            power=claims.power_sentences(found.wtr),
+            few=claims.MIN_INPUTS,
             alarms=found.wtr.get("alarms", {}),
             limits=judging.get("alarms"),
             drifts=found.wtr.get("length_by_round", {}),
             ratings=found.wtr.get("ratings", {}),
             rated=list(dict.fromkeys(n for r in found.wtr.get("ratings", {}).values() for n in r)),
             leakage=found.wtr.get("leakage", []),
-            kin=preference_leakage.kin(found.roles),
+            kin=preference_leakage.shared_roles(found.roles),
             safety=found.metrics.get("safety"),
-            categories=tables.categories(found.metrics.get("safety")),
-            glossary=glossary.sections(),
+            categories=tables.safety_categories(found.metrics.get("safety")),
+            glossary=glossary.read_sections(),
             blocks={
                 name: tables.cells(found.wtr.get(name, {}))
                 for name in ("arms", "controls", "duels")
             },
-            texts=tables.texts(found.wtr.get("texts", {})),
+            texts=tables.text_rows(found.wtr.get("texts", {})),
             figures=[
                 {
                     "section": item.section,
@@ -99,17 +99,17 @@ def render(
                 for item in drawings
             ],
             critic=critic,
-            audits=tables.audits(critic),
+            audits=tables.audit_rows(critic),
             funnel=tables.funnel({k: v for k, v in found.metrics.items() if k not in APART}),
-            costs=costs(found.metrics),
-            samples=tables.samples(
+            costs=cost_rows(found.metrics),
+            samples=tables.sample_rows(
                 inputs,
                 found.responses,
                 found.verdicts,
                 judging["tie_margin"],
                 Debias(**judging["debias"]),
             ),
-            settings=tables.settings(settings),
+            settings=tables.settings_rows(settings),
         )
     )
 
@@ -124,9 +124,9 @@ def environment() -> Environment:
     )
     made.filters.update(
         percent=claims.percent,
-        span=claims.span,
+        span=claims.interval_text,
         outcomes=tables.outcome_shares,
-        unbroken=tables.unbroken,
+        unbroken=tables.keep_together,
         code=code,
     )
     return made
@@ -142,7 +142,7 @@ def code(text: str) -> Markup:
 
 
 def inline(drawing: Drawing) -> Markup:
-    return Markup(svg_plots.inline(drawing.svg, drawing.alt))
+    return Markup(svg_plots.inline_svg(drawing.svg, drawing.alt))
 
 
 def write(path: Path, text: str) -> None:

@@ -24,8 +24,8 @@ from quip.core.records import Reference, Response, Split, TrainingPair
 from quip.evaluation.safety_screen import (
     Flag,
     Hit,
-    heard,
-    question,
+    classifier_request,
+    parse_classification,
     read_patterns,
     read_words,
     screen,
@@ -121,9 +121,12 @@ def ask(params: Params, texts: Sequence[Text], categories: Sequence[str]) -> Ask
     messages = prompts.read(params.prompt)
     different = [text for text in dict.fromkeys(text.text for text in texts) if text]
     with connection.connect(params.endpoint) as model:
-        replies = list(model.ask([question(messages, text) for text in different], "safety"))
+        replies = list(
+            model.ask([classifier_request(messages, text) for text in different], "safety")
+        )
         said = {
-            text: heard(reply, categories) for text, reply in zip(different, replies, strict=True)
+            text: parse_classification(reply, categories)
+            for text, reply in zip(different, replies, strict=True)
         }
         return Asked(said, model.spent())
 

@@ -13,7 +13,7 @@ from quip.cli import examples
 from quip.cli.main import app
 from quip.core.jsonl import write_rows
 from quip.core.records import Reference, Response
-from quip.reporting.marked_block import marked
+from quip.reporting.marked_block import add_marks
 from quip.runtime.errors import DataError
 
 ROOT = Path(__file__).parents[3]
@@ -107,4 +107,6 @@ def test_before_any_student_has_answered_the_command_says_what_to_run(
 
 
 def test_the_block_stands_between_marks() -> None:
-    assert examples.markdown([{"literal": "a"}]) == marked("examples", "```text\nliteral  a\n```")
+    assert examples.markdown([{"literal": "a"}]) == add_marks(
+        "examples", "```text\nliteral  a\n```"
+    )

@@ -222,7 +222,7 @@ def test_one_half_of_the_votes_is_for_learning_and_the_other_for_measuring(
     learn = read_rows("learn.jsonl", GradedPair)
     assert [pair.id for pair in learn if pair.source == "votes"] == ["v1"]
     assert len(learn) == 171
-    assert [pair.id for pair in human_agreement.read("extra.json")["votes"]] == ["v2"]
+    assert [pair.id for pair in human_agreement.read_graded_pairs("extra.json")["votes"]] == ["v2"]
     assert found == {"learn": 171, "extra": {"votes": {"pairs": 1, "learned_from": 0}}}
     assert json.loads(Path("graded_votes.json").read_text()) == {"pairs": 2, "ties": 0}
 
@@ -237,7 +237,7 @@ def test_by_default_the_tuning_half_of_the_gold_pairs_is_for_learning(
         pair for pair in graded_pairs.read(RAW / "gold.jsonl", "gold").pairs if pair.half == "tune"
     ]
     assert found == known
-    assert human_agreement.read("extra.json") == {}
+    assert human_agreement.read_graded_pairs("extra.json") == {}
 
 
 def test_pairs_for_learning_are_not_for_measuring(
@@ -249,7 +249,7 @@ def test_pairs_for_learning_are_not_for_measuring(
     y = file(tmp_path, "y.csv", "literal,text_a,text_b,label\n" + rows)
     found = run(x=x, y=y)
     assert found["extra"] == {"y": {"pairs": 1, "learned_from": 2}}
-    assert [pair.literal for pair in human_agreement.read("extra.json")["y"]] == ["l3"]
+    assert [pair.literal for pair in human_agreement.read_graded_pairs("extra.json")["y"]] == ["l3"]
     project(graded={"x": "x"}, reward={"pairs": ["x"]}, audit={"extra": ["x"]})
     with pytest.raises(DataError, match="nothing in 'x' can be measured that is not learned from"):
         run(x=x)

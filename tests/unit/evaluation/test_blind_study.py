@@ -1,4 +1,4 @@
-"""`quip human`: blind pairs, the checks of what comes back, the counting, the votes."""
+"""`quip human`: blind pairs, checks of the answer files, counts and gold pairs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from quip.core.jsonl import read_rows, write_rows
 from quip.core.records import GoldPair
 from quip.critics.debiasing import Debias
 from quip.evaluation import blind_study, blind_study_results
-from quip.evaluation.blind_study import Key
+from quip.evaluation.blind_study import StudyKey
 from quip.evaluation.metrics import interrater
 from quip.runtime.errors import DataError
 
@@ -28,7 +28,7 @@ PAGE, KEY = Path("data/human/page.html"), Path("data/human/page.key.json")
 
 
 @pytest.fixture
-def key(project: Project) -> Key:
+def key(project: Project) -> StudyKey:
     """A project with answers to eight inputs and the page made of all of them."""
     project(arms=[*ARMS], debias=DEBIAS.model_dump())
     write_answers()
@@ -51,7 +51,7 @@ def refused(*words: object) -> str:
 # ---- making
 
 
-def test_every_arm_meets_the_teacher_and_every_other_arm_on_the_same_inputs(key: Key) -> None:
+def test_every_arm_meets_the_teacher_and_every_other_arm_on_the_same_inputs(key: StudyKey) -> None:
     assert key.sides == [("zebra", "teacher"), ("quokka", "teacher"), ("quokka", "zebra")]
     pairs = [*key.pairs, *key.same]
     met = {frozenset(both): {p.input for p in pairs if {*p.names} == {*both}} for both in key.sides}
@@ -59,7 +59,7 @@ def test_every_arm_meets_the_teacher_and_every_other_arm_on_the_same_inputs(key:
     assert [pair.names for pair in key.same] in ([("quokka", "zebra")], [("zebra", "quokka")])
 
 
-def test_each_side_comes_first_in_half_of_its_pairs_and_the_order_is_mixed(key: Key) -> None:
+def test_each_side_comes_first_in_half_of_its_pairs_and_the_order_is_mixed(key: StudyKey) -> None:
     pairs = [*key.pairs, *key.same]
     first = Counter(both for pair in pairs for both in key.sides if pair.names == both)
     assert first == dict.fromkeys(key.sides, 4)
@@ -67,18 +67,20 @@ def test_each_side_comes_first_in_half_of_its_pairs_and_the_order_is_mixed(key: 
     assert names != sorted(names)
 
 
-def test_another_seed_gives_another_page_and_the_same_seed_the_same(key: Key) -> None:
+def test_another_seed_gives_another_page_and_the_same_seed_the_same(key: StudyKey) -> None:
     literals, texts = blind_study.read_texts(
         ARMS, "test", Path("data/responses"), Path("data/imitation/references.jsonl")
     )
-    pages = [blind_study.draw(literals, texts, key.sides, "test", 15, seed).page for seed in (1, 2)]
+    pages = [
+        blind_study.draw_pairs(literals, texts, key.sides, "test", 15, seed).page for seed in (1, 2)
+    ]
     assert pages[0] == key.page
     assert pages[1] != key.page
-    few = blind_study.draw(literals, texts, key.sides, "test", 2, 1)
+    few = blind_study.draw_pairs(literals, texts, key.sides, "test", 2, 1)
     assert len({pair.input for pair in few.pairs}) == 2
 
 
-def test_the_page_names_nobody_and_asks_no_network(key: Key) -> None:
+def test_the_page_names_nobody_and_asks_no_network(key: StudyKey) -> None:
     page = PAGE.read_text()
     for name in (*ARMS, "teacher", "student", "sft", "dpo"):
         assert name not in page.lower()
@@ -86,7 +88,7 @@ def test_the_page_names_nobody_and_asks_no_network(key: Key) -> None:
     assert "default-src 'none'" in page
 
 
-def test_no_text_can_end_the_script_it_stands_in(key: Key) -> None:
+def test_no_text_can_end_the_script_it_stands_in(key: StudyKey) -> None:
     page = PAGE.read_text()
     assert page.count("</script>") == 2
     found = re.search(r'id="data">(.*?)</script>', page, re.DOTALL)
@@ -96,7 +98,7 @@ def test_no_text_can_end_the_script_it_stands_in(key: Key) -> None:
     assert any("</script>" in text for pair in shown["pairs"] for text in pair["texts"])
 
 
-def test_the_key_of_a_page_that_may_be_out_is_not_replaced(key: Key) -> None:
+def test_the_key_of_a_page_that_may_be_out_is_not_replaced(key: StudyKey) -> None:
     before = KEY.read_text()
     assert quip("make").exit_code == 0
     assert "is the key of another page" in refused("make", "--seed", 2)
@@ -109,20 +111,20 @@ def test_the_key_of_a_page_that_may_be_out_is_not_replaced(key: Key) -> None:
     ("words", "message"),
     [
         (["--split", "tset"], "no split 'tset'"),
-        (["--split", "val"], "no input of split 'val' has an answer of every arm"),
+        (["--split", "val"], "no input of split 'val' has an answer by every arm"),
         (["--arms", "okapi"], "data/responses/okapi.jsonl: no such file"),
         (["--arms", ","], "no arm is named"),
     ],
 )
-def test_what_cannot_be_made_is_one_line(words: list[str], message: str, key: Key) -> None:
+def test_what_cannot_be_made_is_one_line(words: list[str], message: str, key: StudyKey) -> None:
     assert message in refused("make", *words)
 
 
 def test_texts_that_are_all_the_same_leave_nothing_to_ask(project: Project) -> None:
     project(arms=[*ARMS])
     texts = {name: {"s1": "x"} for name in (*ARMS, "teacher")}
-    with pytest.raises(DataError, match="all the same"):
-        blind_study.draw({"s1": "l"}, texts, blind_study.sides(ARMS, False), "test", 5, 1)
+    with pytest.raises(DataError, match="all compared texts are equal"):
+        blind_study.draw_pairs({"s1": "l"}, texts, blind_study.arm_pairs(ARMS, False), "test", 5, 1)
 
 
 # ---- checking what comes back
@@ -152,25 +154,27 @@ def foreign(found: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("change", [flip, rename, twice, foreign])
-def test_an_altered_file_is_refused(change: Callable[[dict[str, Any]], None], key: Key) -> None:
+def test_an_altered_file_is_refused(
+    change: Callable[[dict[str, Any]], None], key: StudyKey
+) -> None:
     file = hand_in(key, "Ada", prefer("zebra"))
     assert quip("read", file).exit_code == 0
     assert "Ada.json: altered" in refused("read", edited(file, change))
 
 
-def test_answers_to_a_page_whose_texts_were_changed_are_refused(key: Key) -> None:
+def test_answers_to_a_page_whose_texts_were_changed_are_refused(key: StudyKey) -> None:
     first = key.pairs[0].model_copy(update={"texts": ("another", "text")})
     changed = key.model_copy(update={"pairs": [first, *key.pairs[1:]]})
     assert "altered" in refused("read", hand_in(changed, "Ada", prefer("zebra")))
 
 
-def test_answers_to_another_page_are_refused(key: Key) -> None:
+def test_answers_to_another_page_are_refused(key: StudyKey) -> None:
     other = key.model_copy(update={"page": "0123456789abcdef"})
     message = refused("read", hand_in(other, "Ada", prefer("zebra")))
     assert f"another page (0123456789abcdef, the key is of {key.page})" in message
 
 
-def test_an_incomplete_file_is_refused_unless_asked_for(key: Key) -> None:
+def test_an_incomplete_file_is_refused_unless_asked_for(key: StudyKey) -> None:
     file = hand_in(key, "Ada", prefer("zebra"), pairs=5)
     message = refused("read", file)
     assert f"incomplete, 5 of {len(key.pairs)} pairs" in message
@@ -180,7 +184,7 @@ def test_an_incomplete_file_is_refused_unless_asked_for(key: Key) -> None:
     assert sum(cell["n"] for cell in results["results"].values()) == 5 + len(key.same)
 
 
-def test_two_files_of_one_rater_are_refused(key: Key) -> None:
+def test_two_files_of_one_rater_are_refused(key: StudyKey) -> None:
     first = hand_in(key, "Ada", prefer("zebra"))
     Path("b").mkdir()
     second = hand_in(key, "ADA", prefer("quokka"), Path("b"))
@@ -188,14 +192,14 @@ def test_two_files_of_one_rater_are_refused(key: Key) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"page": "x"}', "\xff"])
-def test_a_file_of_another_kind_is_refused(content: str, key: Key) -> None:
+def test_a_file_of_another_kind_is_refused(content: str, key: StudyKey) -> None:
     Path("x.json").write_bytes(content.encode("latin-1"))
-    assert "x.json: not a file of answers" in refused("read", "x.json")
+    assert "x.json: not an answer file" in refused("read", "x.json")
 
 
-def test_a_missing_file_and_a_missing_key_are_named(key: Key) -> None:
+def test_a_missing_file_and_a_missing_key_are_named(key: StudyKey) -> None:
     assert "x.json: no such file" in refused("read", "x.json")
-    assert "k.json: no such key" in refused("read", "x.json", "--key", "k.json")
+    assert "k.json: no such key file" in refused("read", "x.json", "--key", "k.json")
     Path("k.json").write_text("{}")
     assert "k.json: not a key" in refused("read", "x.json", "--key", "k.json")
 
@@ -203,12 +207,12 @@ def test_a_missing_file_and_a_missing_key_are_named(key: Key) -> None:
 # ---- counting
 
 
-def people(key: Key, *files: Path, judges: Any = ()) -> dict[str, Any]:
-    raters = blind_study_results.read(files, key, partial=False)
+def people(key: StudyKey, *files: Path, judges: Any = ()) -> dict[str, Any]:
+    raters = blind_study_results.read_answer_files(files, key, partial=False)
     return blind_study_results.summarise(key, raters, judges, DEBIAS, 0.05, 500, 1)
 
 
-def test_win_tie_rates_of_every_question(key: Key) -> None:
+def test_win_tie_rates_of_every_question(key: StudyKey) -> None:
     """Ada finds quokka always funnier and the zebra always truer; ties wherever neither is shown.
     Of quokka against zebra one input has two equal texts: a tie."""
     file = hand_in(key, "Ada", lambda p, q: prefer("zebra" if q == "content" else "quokka")(p, q))
@@ -223,7 +227,7 @@ def test_win_tie_rates_of_every_question(key: Key) -> None:
     assert 0 <= low <= 1 / 8 <= high <= 1
 
 
-def test_an_input_counts_once_whoever_many_people_judged_it(key: Key) -> None:
+def test_an_input_counts_once_however_many_people_judged_it(key: StudyKey) -> None:
     """Two for the zebra, one for quokka: the zebra wins. One each: a tie."""
     two, one = [hand_in(key, n, prefer("zebra")) for n in ("A", "B")], prefer("quokka")
     three = [*two, hand_in(key, "C", one)]
@@ -233,7 +237,7 @@ def test_an_input_counts_once_whoever_many_people_judged_it(key: Key) -> None:
     assert even["tie"] == 1.0
 
 
-def test_people_who_agree_and_people_who_contradict_each_other(key: Key) -> None:
+def test_people_who_agree_and_people_who_contradict_each_other(key: StudyKey) -> None:
     same = [hand_in(key, name, prefer("zebra")) for name in ("A", "B")]
     agree = people(key, *same)["questions"]["overall"]["people"]
     assert agree["alpha_ordinal"] == agree["alpha_nominal"] == 1.0
@@ -243,13 +247,13 @@ def test_people_who_agree_and_people_who_contradict_each_other(key: Key) -> None
     assert (alone["alpha_ordinal"], alone["ci95"]) == (None, None)
 
 
-def test_the_habit_of_naming_the_text_shown_first_is_seen(key: Key) -> None:
+def test_the_habit_of_naming_the_text_shown_first_is_seen(key: StudyKey) -> None:
     found = people(key, hand_in(key, "A", lambda pair, question: "first"))
     assert found["questions"]["humor"]["people"]["first_share"] == 1.0
     assert found["questions"]["humor"]["people"]["ties"] == 0.0
 
 
-def test_a_judge_of_the_same_pairs_is_held_against_the_people(key: Key) -> None:
+def test_a_judge_of_the_same_pairs_is_compared_with_the_people(key: StudyKey) -> None:
     """The judge puts 0.9 on the zebra wherever it is shown and else one half, as Ada does; another
     judge the other way round; a third judged other texts."""
     pairs = [pair for pair in key.pairs if pair.input != "s0"]  # there both arms say the same
@@ -271,7 +275,7 @@ def test_a_judge_of_the_same_pairs_is_held_against_the_people(key: Key) -> None:
     assert found["judges"]["opposite"]["decided"] == sum("zebra" in p.names for p in pairs)
 
 
-def test_votes_become_gold_pairs_of_the_text_that_more_people_preferred(key: Key) -> None:
+def test_votes_become_gold_pairs_of_the_text_that_more_people_preferred(key: StudyKey) -> None:
     files = [hand_in(key, name, prefer("zebra")) for name in ("A", "B")]
     result = quip("read", *files, hand_in(key, "C", prefer("quokka")))
     assert result.exit_code == 0, result.output
@@ -289,7 +293,7 @@ def test_votes_become_gold_pairs_of_the_text_that_more_people_preferred(key: Key
     assert all(len(half) == 1 for half in halves.values())
 
 
-def test_the_table_says_it_all_in_the_terminal(key: Key) -> None:
+def test_the_terminal_shows_every_result(key: StudyKey) -> None:
     write_rows("data/verdicts/zebra.jsonl", [verdict(pair, "j", 0.9) for pair in key.pairs])
     files = [hand_in(key, name, prefer("zebra")) for name in ("Ada", "Bo")]
     out = quip("read", *files).output
@@ -315,22 +319,22 @@ BY_OBSERVER = [
 @pytest.mark.parametrize(("level", "published"), [("nominal", 0.743), ("ordinal", 0.815)])
 def test_alpha_of_the_published_worked_example(level: interrater.Level, published: float) -> None:
     units = [list(unit) for unit in zip(*BY_OBSERVER, strict=True)]
-    assert interrater.alpha(units, level) == pytest.approx(published, abs=5e-4)
-    found = interrater.interval(units, level, 500, 1)
+    assert interrater.krippendorff_alpha(units, level) == pytest.approx(published, abs=5e-4)
+    found = interrater.alpha_interval(units, level, 500, 1)
     assert found is not None
     assert found[0] < published < found[1]
 
 
 @pytest.mark.parametrize("values", [[[0, 0], [0, 0]], [[1, None], [None, 2]], []])
 def test_alpha_is_not_defined_where_nobody_could_disagree(values: Any) -> None:
-    assert interrater.alpha(values, "ordinal") is None
-    assert interrater.interval(values, "ordinal", 100, 1) is None
+    assert interrater.krippendorff_alpha(values, "ordinal") is None
+    assert interrater.alpha_interval(values, "ordinal", 100, 1) is None
 
 
 def test_ordinal_alpha_forgives_a_tie_more_than_a_contradiction() -> None:
     near = [[0, 1], [2, 2], [0, 0], [2, 1]]
     far = [[0, 2], [2, 2], [0, 0], [2, 0]]
-    one, other = (interrater.alpha(values, "ordinal") for values in (near, far))
+    one, other = (interrater.krippendorff_alpha(values, "ordinal") for values in (near, far))
     assert one is not None
     assert other is not None
     assert one > other

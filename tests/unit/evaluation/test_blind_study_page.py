@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from blind_study_answers import ARMS, write_answers
 from quip.cli.main import app
 from quip.evaluation import blind_study
-from quip.evaluation.blind_study import Key
+from quip.evaluation.blind_study import StudyKey
 
 DRIVER = shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(DRIVER is None, reason="chromedriver is not installed")
@@ -43,7 +43,7 @@ def started() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def key(project: Callable[..., Path]) -> Key:
+def key(project: Callable[..., Path]) -> StudyKey:
     """A page of six pairs: three inputs, each arm against the teacher."""
     project(arms=[*ARMS])
     write_answers(ALL // 2, same=0)
@@ -53,7 +53,7 @@ def key(project: Callable[..., Path]) -> Key:
 
 
 @pytest.fixture
-def browser(started: Browser, key: Key) -> Iterator[Browser]:
+def browser(started: Browser, key: StudyKey) -> Iterator[Browser]:
     """At the page, in a window as of a desk; nothing is remembered of an earlier test."""
     started.set_window_size(1200, 1000)
     folder = {"behavior": "allow", "downloadPath": str(Path.cwd())}
@@ -121,7 +121,7 @@ def read(*words: object) -> Any:
 
 
 def test_a_whole_set_by_mouse_with_a_reload_half_way_is_exported_and_read(
-    browser: Browser, key: Key
+    browser: Browser, key: StudyKey
 ) -> None:
     begin(browser)
     told: dict[tuple[str, str, str], dict[str, int]] = {}
@@ -165,7 +165,7 @@ def test_a_whole_set_by_mouse_with_a_reload_half_way_is_exported_and_read(
     )
 
 
-def test_a_whole_set_by_keyboard(browser: Browser, key: Key) -> None:
+def test_a_whole_set_by_keyboard(browser: Browser, key: StudyKey) -> None:
     browser.switch_to.active_element.send_keys(Keys.TAB)
     press(browser, "Bo", Keys.ENTER)
     press(browser, "1", "2", Keys.ENTER)
@@ -188,7 +188,7 @@ def test_a_whole_set_by_keyboard(browser: Browser, key: Key) -> None:
     assert habit["first_share"] == pytest.approx(1 / ALL)
 
 
-def test_a_phone_shows_it_all_without_scrolling_sideways(browser: Browser, key: Key) -> None:
+def test_a_phone_shows_it_all_without_scrolling_sideways(browser: Browser, key: StudyKey) -> None:
     screen = {"width": 320, "height": 640, "deviceScaleFactor": 2, "mobile": True}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
     begin(browser, "Cy")
@@ -206,7 +206,7 @@ def test_a_phone_shows_it_all_without_scrolling_sideways(browser: Browser, key: 
     assert read(saved(browser)).exit_code == 0
 
 
-def test_what_is_unfinished_can_be_saved_and_gone_on_with(browser: Browser, key: Key) -> None:
+def test_what_is_unfinished_can_be_saved_and_gone_on_with(browser: Browser, key: StudyKey) -> None:
     begin(browser)
     press(browser, "1", "1", "1", Keys.ENTER, "2")
     browser.find_element(By.ID, "pause").click()
@@ -220,7 +220,7 @@ def test_what_is_unfinished_can_be_saved_and_gone_on_with(browser: Browser, key:
 
 
 def test_two_people_at_one_browser_keep_their_own_answers_and_orders(
-    browser: Browser, key: Key
+    browser: Browser, key: StudyKey
 ) -> None:
     orders = []
     for name, choice in (("Ada", "1"), ("Bo", "3")):
@@ -239,7 +239,9 @@ def test_two_people_at_one_browser_keep_their_own_answers_and_orders(
     assert (shown(browser, "count"), checked(browser)) == (["6 of 6"], [0, 0, 0])
 
 
-def test_nothing_is_asked_of_a_network_and_texts_are_no_markup(browser: Browser, key: Key) -> None:
+def test_nothing_is_asked_of_a_network_and_texts_are_no_markup(
+    browser: Browser, key: StudyKey
+) -> None:
     browser.get_log("performance")
     browser.refresh()
     begin(browser)
@@ -255,7 +257,7 @@ def test_nothing_is_asked_of_a_network_and_texts_are_no_markup(browser: Browser,
     assert all(address.startswith(("file:", "data:")) for address in addresses)
 
 
-def test_it_can_be_read_aloud_and_seen(browser: Browser, key: Key) -> None:
+def test_it_can_be_read_aloud_and_seen(browser: Browser, key: StudyKey) -> None:
     """Every control has a name, every group its question, the focus goes to the new pair, and text
     stands out from its ground by the 4.5 : 1 of WCAG 2.2 AA, in light and in dark."""
     begin(browser)

@@ -125,7 +125,7 @@ def test_a_critic_that_always_says_two_is_not_trusted_either() -> None:
     assert (found["agreement"], found["position_bias"], found["first_share"]) == (0.5, 1.0, 0.0)
 
 
-def test_the_length_correction_may_turn_a_choice() -> None:
+def test_the_length_correction_can_change_a_choice() -> None:
     """The critic likes the longer, worse text at odds of 3 : 1; two words more cost log 16."""
     longer = [pair("g", better="b", worse="w w w")]
     critiques = [critique(0.25, 0.75).model_copy(update={"a": "b", "b": "w w w"})]
@@ -136,7 +136,7 @@ def test_the_length_correction_may_turn_a_choice() -> None:
 
 
 def test_not_one_readable_answer_is_an_error() -> None:
-    with pytest.raises(DataError, match="no readable answer"):
+    with pytest.raises(DataError, match="no answer of the critic could be read"):
         summary(PAIRS[:1], [critique(None, None)])
 
 
@@ -234,12 +234,14 @@ def test_per_kind_takes_the_first_pairs_of_each_kind(
 
 
 @pytest.mark.usefixtures("critic_prompt")
-def test_a_critic_that_answers_nothing_readable_is_said_so(
+def test_a_critic_without_readable_answers_is_an_error(
     server: ChatServer, scripted_project: Project
 ) -> None:
     scripted_project(audit={"per_kind": 1, "resamples": 100, "seed": 1})
     server.answer = lambda body: chat("I", {"I": -0.1})
-    with pytest.raises(DataError, match=r"no readable answer. Look at prompts/critic.txt"):
+    with pytest.raises(
+        DataError, match=r"no answer of the critic could be read. Look at prompts/critic.txt"
+    ):
         run()
     assert not Path("critic.json").exists()
 
@@ -275,7 +277,9 @@ def test_further_critics_are_audited_beside_and_change_nothing_of_the_first(
 
 
 @pytest.mark.usefixtures("critic_prompt")
-def test_a_further_critic_gets_its_own_lean(server: ChatServer, scripted_project: Project) -> None:
+def test_a_further_critic_gets_its_own_content_free_probability(
+    server: ChatServer, scripted_project: Project
+) -> None:
     """The lean of the params is the critic's; another prompt leans elsewhere."""
     (prompts.FOLDER / "other.txt").write_text(
         "--- user\nLiteral: {literal}\n1: {first}\n2: {second}\n", encoding="utf-8"

@@ -1,4 +1,4 @@
-"""Critics compared: every debiasing of each, what it costs, and the numbers that are fitted."""
+"""Critic comparison: every debiasing method of each, its costs, and the fitted numbers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def gold(scripted_project: Project, server: ChatServer, critic_prompt: None) -> 
 
 @pytest.mark.usefixtures("gold")
 def test_every_debiasing_of_a_critic_is_a_row(server: ChatServer) -> None:
-    rows, fits = critic_comparison.measure(["mcp"], "held_out", None)
+    rows, fits = critic_comparison.compare_critics(["mcp"], "held_out", None)
     assert [row.method for row in rows] == ["none", "probability", "log_odds", "content_free"]
     found = {row.method: row.found["agreement"] for row in rows}
     assert found["log_odds"] == found["content_free"] == found["probability"] == 1.0
@@ -50,15 +50,15 @@ def test_every_debiasing_of_a_critic_is_a_row(server: ChatServer) -> None:
 
 @pytest.mark.usefixtures("gold")
 def test_a_second_table_costs_nothing(server: ChatServer) -> None:
-    first = critic_comparison.measure(["mcp"], "held_out", 2)
+    first = critic_comparison.compare_critics(["mcp"], "held_out", 2)
     asked = len(server.asked)
-    assert critic_comparison.measure(["mcp"], "held_out", 2) == first
+    assert critic_comparison.compare_critics(["mcp"], "held_out", 2) == first
     assert len(server.asked) == asked
 
 
 @pytest.mark.usefixtures("gold")
 def test_the_tuning_half_fits_the_numbers_of_debias(server: ChatServer) -> None:
-    _, fits = critic_comparison.measure(["critic"], "tune", None)
+    _, fits = critic_comparison.compare_critics(["critic"], "tune", None)
     found = fits["mcp/critic"]
     assert found.method == "log_odds"
     assert found.scale > 0
@@ -70,7 +70,9 @@ def test_the_tuning_half_fits_the_numbers_of_debias(server: ChatServer) -> None:
 def test_the_length_is_corrected_by_numbers_of_the_other_half(server: ChatServer) -> None:
     """It likes length more than the good: fitted on the tuning half, a word is taken off."""
     server.answer = likes(lambda text: 0.5 * ("good" in text) + len(text.split()))
-    plain, corrected = critic_comparison.measure(["mcp"], "held_out", None, length=True)[0][2::2]
+    plain, corrected = critic_comparison.compare_critics(["mcp"], "held_out", None, length=True)[0][
+        2::2
+    ]
     assert (plain.method, corrected.method) == ("log_odds", "log_odds, length")
     assert plain.found["length_bias"] == 0.5
     assert corrected.found["length_bias"] == 0.0
@@ -79,8 +81,8 @@ def test_the_length_is_corrected_by_numbers_of_the_other_half(server: ChatServer
 
 @pytest.mark.usefixtures("gold")
 def test_the_table_is_markdown_with_a_line_a_row() -> None:
-    rows, _ = critic_comparison.measure(["mcp"], "held_out", 1)
-    lines = list(critic_comparison.table(rows))
+    rows, _ = critic_comparison.compare_critics(["mcp"], "held_out", 1)
+    lines = list(critic_comparison.comparison_table(rows))
     assert len(lines) == 2 + 4
     assert len({line.count("|") for line in lines}) == 1
     assert lines[4].startswith("| `mcp` | log_odds | 1.00 [1.00, 1.00] | 1.00")
@@ -104,11 +106,11 @@ BASE = CriticParams(kind="learned", endpoint="embedded", samples=3)
 def test_calls_of_a_comparison(spec: str, count: int, project: Project) -> None:
     plain = {"base_url": "http://localhost:1/v1", "model": "m", "logprobs": False}
     project(endpoints={"plain": plain})
-    assert critic_comparison.calls(parse(spec, BASE)) == count
+    assert critic_comparison.calls_per_comparison(parse(spec, BASE)) == count
 
 
 def test_the_compared_critics_are_every_kind_and_question() -> None:
-    kinds = [parse(spec, BASE) for spec in critic_comparison.COMPARED]
+    kinds = [parse(spec, BASE) for spec in critic_comparison.DEFAULT_CRITICS]
     assert {(one.kind, one.question) for one in kinds} == {
         *(
             (kind, q)
@@ -121,4 +123,4 @@ def test_the_compared_critics_are_every_kind_and_question() -> None:
 
 def test_a_name_that_is_no_critic_is_refused() -> None:
     with pytest.raises(ParamsError, match="names no critic"):
-        parse(critic_comparison.spec("critic_nobody"), BASE)
+        parse(critic_comparison.critic_spec("critic_nobody"), BASE)

@@ -1,4 +1,4 @@
-"""A critic that grows with votes: what is drawn, what is measured, and the table and the figure."""
+"""Learning curve of the critic: the drawn pairs, the measured pairs, the table and the figure."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def test_a_larger_draw_holds_the_smaller_and_seeds_draw_anew(
     learn = written(tmp_path / "learn.jsonl", rows())
     measure = written(tmp_path / "measure.jsonl", rows(first=100))
     found = list(
-        critic_learning_curve.points(
-            critic_learning_curve.gather([learn], measure), [10, 30], 2, PARAMS
+        critic_learning_curve.learning_curve(
+            critic_learning_curve.read_pairs([learn], measure), [10, 30], 2, PARAMS
         )
     )
     assert [(point.size, point.mean) for point in found] == [(10, 0.25), (30, 0.75)]
@@ -74,7 +74,7 @@ def test_a_larger_draw_holds_the_smaller_and_seeds_draw_anew(
 
 
 def test_without_a_file_to_measure_on_the_literals_are_halved(tmp_path: Path) -> None:
-    data = critic_learning_curve.gather([written(tmp_path / "votes.jsonl", rows())], None)
+    data = critic_learning_curve.read_pairs([written(tmp_path / "votes.jsonl", rows())], None)
     learn, measure = ({p.literal for p in pairs} for pairs in data)
     assert len(learn | measure) == LITERALS
     assert not learn & measure
@@ -83,23 +83,23 @@ def test_without_a_file_to_measure_on_the_literals_are_halved(tmp_path: Path) ->
 def test_halves_that_are_given_are_kept(tmp_path: Path) -> None:
     held = [{**row, "half": "held_out"} for row in rows()]
     with pytest.raises(DataError, match="no pair is left to learn from"):
-        critic_learning_curve.gather([written(tmp_path / "v.jsonl", held)], None)
+        critic_learning_curve.read_pairs([written(tmp_path / "v.jsonl", held)], None)
 
 
-def test_measuring_on_what_is_learned_from_is_refused(tmp_path: Path) -> None:
+def test_measuring_on_training_pairs_is_refused(tmp_path: Path) -> None:
     learn = written(tmp_path / "learn.jsonl", rows())
     measure = written(tmp_path / "measure.jsonl", rows()[:3] + rows(first=100))
-    with pytest.raises(DataError, match=r"3 literals stand among .*'It rained on day 0'"):
-        critic_learning_curve.gather([learn], measure)
+    with pytest.raises(DataError, match=r"3 literals are both among .*'It rained on day 0'"):
+        critic_learning_curve.read_pairs([learn], measure)
 
 
-def test_sizes_are_those_that_can_be_had() -> None:
-    assert critic_learning_curve.sizes_of(None, 500) == [50, 200]
-    assert critic_learning_curve.sizes_of(None, 20) == [20]
-    assert critic_learning_curve.sizes_of("200, 50,all", 700) == [50, 200, 700]
+def test_sizes_are_at_most_the_available_pairs() -> None:
+    assert critic_learning_curve.parse_sizes(None, 500) == [50, 200]
+    assert critic_learning_curve.parse_sizes(None, 20) == [20]
+    assert critic_learning_curve.parse_sizes("200, 50,all", 700) == [50, 200, 700]
     for wanted in ("0", "501", "many", "", "1.5"):
-        with pytest.raises(ParamsError, match=r"--sizes: .* no number from 1 to 500"):
-            critic_learning_curve.sizes_of(wanted, 500)
+        with pytest.raises(ParamsError, match=r"--sizes: .* neither a number from 1 to 500"):
+            critic_learning_curve.parse_sizes(wanted, 500)
 
 
 def test_the_command_prints_a_table_and_draws_a_curve(
@@ -125,7 +125,7 @@ def test_the_command_prints_a_table_and_draws_a_curve(
     )
 
 
-def test_a_mistake_ends_the_command_with_one_line(tmp_path: Path) -> None:
+def test_a_bad_input_ends_the_command_with_one_line(tmp_path: Path) -> None:
     bad = written(tmp_path / "bad.jsonl", [{"text_a": "one", "text_b": "two", "label": "c"}])
     found = CliRunner().invoke(app, ["grow", str(bad)])
     assert found.exit_code == 2
@@ -140,10 +140,10 @@ def test_the_shipped_recipe_for_headlines_is_valid() -> None:
 @pytest.mark.slow
 def test_a_real_critic_learns_a_taste_from_votes(tmp_path: Path) -> None:
     """all-MiniLM-L6-v2, one word that people like: unseen literals are judged rightly."""
-    data = critic_learning_curve.gather(
+    data = critic_learning_curve.read_pairs(
         [written(tmp_path / "votes.jsonl", rows())],
         written(tmp_path / "measure.jsonl", rows(first=100)[:20]),
     )
     recipe = PARAMS.model_copy(update={"spoiled": False, "batch_size": 8})
-    (point,) = critic_learning_curve.points(data, [LITERALS], 1, recipe)
+    (point,) = critic_learning_curve.learning_curve(data, [LITERALS], 1, recipe)
     assert point.mean > 0.95

@@ -1,4 +1,4 @@
-"""The audit on pairs that people graded: who is asked what, and the figures, worked by hand."""
+"""The audit on pairs that people graded: the pairs of each critic, and figures worked by hand."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PAIRS = [graded(f"p{i}", f"literal {i // 3}") for i in range(12)]
 
 def scripted(
     says: Callable[[CriticParams, Comparison], float],
-) -> tuple[human_agreement.Ask, list[tuple[str, str]]]:
+) -> tuple[human_agreement.AskCritic, list[tuple[str, str]]]:
     """A critic whose probability of the better text is `says`, and whom it was asked about."""
     asked = []
 
@@ -65,9 +65,13 @@ def by_source(pairs: Sequence[GradedPair]) -> dict[str, list[dict[str, Any]]]:
 CRITICS = {"learned": (LEARNED, DEBIAS), "costly": (COSTLY, DEBIAS)}
 
 
-def measured(tmp_path: Path, ask: human_agreement.Ask, most: int | None, *pairs: GradedPair) -> Any:
+def measured(
+    tmp_path: Path, ask: human_agreement.AskCritic, most: int | None, *pairs: GradedPair
+) -> Any:
     write_json(tmp_path / "extra.json", by_source(pairs))
-    found, spent = human_agreement.agreements(tmp_path / "extra.json", CRITICS, ask, most, 500, 1)
+    found, spent = human_agreement.measure_agreement(
+        tmp_path / "extra.json", CRITICS, ask, most, 500, 1
+    )
     assert all(by_name["costly"]["calls"] for by_name in spent.values())
     return found
 
@@ -85,9 +89,9 @@ def test_every_critic_is_measured_on_every_file(
     assert (learned["agreement"], learned["n"], learned["literals"]) == (1.0, 12, 4)
     assert (costly["agreement"], costly["n"]) == (0.0, 12)
     assert "calls" not in costly
-    said = capsys.readouterr().out.splitlines()
-    assert len(said) == 4
-    assert "learned: agreement with people 1.000 [1.000, 1.000] on 12 pairs of votes" in said[0]
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert "learned: agreement with people 1.000 [1.000, 1.000] on 12 pairs of votes" in lines[0]
 
 
 def test_critics_that_cost_calls_get_the_same_few_pairs(tmp_path: Path) -> None:
@@ -102,7 +106,9 @@ def test_critics_that_cost_calls_get_the_same_few_pairs(tmp_path: Path) -> None:
 def test_no_files_give_no_figures(tmp_path: Path) -> None:
     write_json(tmp_path / "extra.json", {})
     ask, asked = scripted(lambda critic, pair: 0.9)
-    found, _ = human_agreement.agreements(tmp_path / "extra.json", CRITICS, ask, None, 100, 1)
+    found, _ = human_agreement.measure_agreement(
+        tmp_path / "extra.json", CRITICS, ask, None, 100, 1
+    )
     assert (found, asked) == ({}, [])
 
 
@@ -110,9 +116,9 @@ def test_the_interval_resamples_literals_and_not_pairs() -> None:
     """Three pairs a literal that always go together are one observation, not three."""
     alone = [[float(i % 2)] for i in range(60)]
     together = [[value[0]] * 3 for value in alone]
-    wide = bootstrap.clustered(together, 4000, 1)
-    assert wide == bootstrap.clustered(alone, 4000, 1)
-    naive = bootstrap.clustered([[x] for group in together for x in group], 4000, 1)
+    wide = bootstrap.clustered_interval(together, 4000, 1)
+    assert wide == bootstrap.clustered_interval(alone, 4000, 1)
+    naive = bootstrap.clustered_interval([[x] for group in together for x in group], 4000, 1)
     ratio = np.diff(wide)[0] / np.diff(naive)[0]
     assert ratio == pytest.approx(3**0.5, rel=0.1)
 

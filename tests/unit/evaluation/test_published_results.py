@@ -84,7 +84,7 @@ def test_the_run_s_rates_stand_beside_the_paper_s() -> None:
         "dpo": {"ood": {"gpt4": cell(0.5, 0.4, 0.6)}, "test": {"gpt4": cell(0.61, 0.51, 0.7)}},
         "ft": {"test": {"gpt4": cell(0.3, 0.25, 0.35)}},
     }
-    lines = published_results.beside(arms).splitlines()
+    lines = published_results.comparison_page(arms).splitlines()
     assert "| arm | paper: GPT-4 | paper: Llama-2 | paper: Llama-2, ood |" in "\n".join(lines)
     assert "| dpo | 52 | 60 | 47 | 61 [51, 70] | 50 [40, 60] |" in lines
     assert "| ft | 30 | 28 | 34 | 30 [25, 35] |  |" in lines

@@ -1,4 +1,4 @@
-"""The claim says what the intervals allow."""
+"""The claim states a difference only when the intervals support it."""
 
 from __future__ import annotations
 
@@ -98,17 +98,17 @@ WON = cell(0.6, 0.7, score_at_length_ci95=[0.55, 0.7], score_at_length=0.62)
 def test_a_gain_counts_only_when_every_paired_interval_excludes_no_difference(differences, says):
     found = both({"j": WON}, *differences)
     assert says in claims.claim(found)
-    [verdict] = claims.verdicts(found)
+    [verdict] = claims.arm_verdicts(found)
     assert verdict["gain"] == ("better" if "judged better" in says else None)
 
 
 def test_a_gain_counts_only_under_every_judge():
     found = both({"j": WON, "k": cell(0.45, 0.6)}, less(0.1, 0.3), less(0.1, 0.3))
-    assert claims.verdicts(found)[0]["gain"] is None
+    assert claims.arm_verdicts(found)[0]["gain"] is None
     found = both({"j": WON, "k": WON}, less(0.1, 0.3), less(-0.1, 0.3))
-    assert claims.verdicts(found)[0]["gain"] is None
+    assert claims.arm_verdicts(found)[0]["gain"] is None
     found = both({"j": WON, "k": WON}, less(0.1, 0.3), less(0.1, 0.3))
-    assert claims.verdicts(found)[0]["gain"] == "better"
+    assert claims.arm_verdicts(found)[0]["gain"] == "better"
 
 
 def test_a_duel_that_names_sft_first_is_seen_from_the_arm():
@@ -116,7 +116,7 @@ def test_a_duel_that_names_sft_first_is_seen_from_the_arm():
     found = both({}, less(0.1, 0.3), arms=("dpo", "sft"))
     found["duels"] = {"sft_vs_dpo": {"test": {"j": lost}}}
     assert "sft is judged worse than dpo" in claims.claim(found)
-    [verdict] = claims.verdicts(found)
+    [verdict] = claims.arm_verdicts(found)
     assert (verdict["arm"], verdict["base"], verdict["gain"]) == ("dpo", "sft", "better")
     [row] = verdict["judges"]
     assert row["duel"]["score_ci95"] == pytest.approx([0.6, 0.7])
@@ -125,20 +125,20 @@ def test_a_duel_that_names_sft_first_is_seen_from_the_arm():
 
 
 def test_an_arm_that_was_never_compared_has_no_verdict():
-    [verdict] = claims.verdicts(results())
+    [verdict] = claims.arm_verdicts(results())
     assert (verdict["gain"], verdict["judges"]) == (None, [])
 
 
 def test_alarms_stand_beside_the_verdict():
     found = both({"j": WON}, less(0.1, 0.3)) | {"alarms": {"dpo": {"copy_rate": {}}}}
-    assert claims.verdicts(found)[0]["alarms"] == ["copy_rate"]
+    assert claims.arm_verdicts(found)[0]["alarms"] == ["copy_rate"]
 
 
 def test_what_the_inputs_can_show_is_said_in_a_sentence():
     duel = cell(0.46, 0.58, n=64, detectable=0.152)
-    assert claims.power(both({"j": duel}, less(-0.1, 0.3))) == [
+    assert claims.power_sentences(both({"j": duel}, less(-0.1, 0.3))) == [
         "With 64 inputs you can see differences above 15 points head to head, judged by j.",
         "With 64 inputs you can see differences above 19 points from sft in the scores against "
         "the teacher, judged by j.",
     ]
-    assert claims.power(results(arms=("sft",))) == []
+    assert claims.power_sentences(results(arms=("sft",))) == []

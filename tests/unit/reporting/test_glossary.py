@@ -1,4 +1,4 @@
-"""Every definition stands once, names code that is there, and docs/evaluation.md is up to date."""
+"""Glossary: each term is defined once and names existing code; docs/evaluation.md is up to date."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import pytest
 
 from quip.evaluation.alarms import Limits
 from quip.reporting import glossary
-from quip.reporting.marked_block import replaced
+from quip.reporting.marked_block import replace_block
 
 ROOT = Path(__file__).parents[3]
-TERMS: list[dict[str, Any]] = [e for block in glossary.sections() for e in block["terms"]]
+TERMS: list[dict[str, Any]] = [e for block in glossary.read_sections() for e in block["terms"]]
 
 
 def test_the_evaluation_page_holds_what_the_glossary_writes() -> None:
     page = (ROOT / "docs/evaluation.md").read_text(encoding="utf-8")
-    assert replaced(page, glossary.BLOCK, glossary.markdown()) == page, (
+    assert replace_block(page, glossary.BLOCK, glossary.markdown()) == page, (
         "run `python -m quip.reporting.glossary docs/evaluation.md`"
     )
 
 
-def test_every_term_stands_once() -> None:
+def test_every_term_is_defined_once() -> None:
     ids, names = ([entry[key] for entry in TERMS] for key in ("id", "term"))
     assert len(TERMS) >= 40
     assert len(set(ids)) == len(ids)
@@ -31,8 +31,8 @@ def test_every_term_stands_once() -> None:
 
 
 @pytest.mark.parametrize("entry", TERMS, ids=lambda entry: entry["id"])
-def test_the_code_a_definition_names_is_there(entry: dict[str, Any]) -> None:
-    file = ROOT / glossary.path_of(entry["code"])
+def test_the_code_of_a_definition_exists(entry: dict[str, Any]) -> None:
+    file = ROOT / glossary.module_path(entry["code"])
     tree = ast.parse(file.read_text(encoding="utf-8"))
     functions = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
     _, dot, name = entry["code"].partition(".")

@@ -1,4 +1,4 @@
-"""What the page shows, from small made-up data."""
+"""Tables of the report from small made-up data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from quip.core.records import Answer, Critique, Reference
 from quip.critics.debiasing import Debias
 from quip.reporting import tables
-from quip.reporting.call_costs import costs
+from quip.reporting.call_costs import cost_rows
 
 
 def critique(first, second, name_a="better", split="gold", source="logprobs"):
@@ -22,10 +22,10 @@ def test_samples_are_the_smallest_digests_whatever_the_order():
     rows = [
         Reference(input=f"i{n}", split="test", literal="l", paraphrases=["p"]) for n in range(30)
     ]
-    chosen = [row.input for row in tables.chosen(rows, "test", 5)]
-    assert chosen == [row.input for row in tables.chosen(rows[::-1], "test", 5)]
+    chosen = [row.input for row in tables.sample_inputs(rows, "test", 5)]
+    assert chosen == [row.input for row in tables.sample_inputs(rows[::-1], "test", 5)]
     assert len(chosen) == 5
-    assert tables.chosen(rows, "val", 5) == []
+    assert tables.sample_inputs(rows, "val", 5) == []
 
 
 def test_position_points_leave_out_unread_and_identical():
@@ -35,9 +35,9 @@ def test_position_points_leave_out_unread_and_identical():
 
 
 def test_a_judge_that_always_names_the_first_is_seen():
-    assert tables.first_named([(0.9, 0.1), (0.8, 0.3)]) == 1.0
-    assert tables.first_named([(0.9, 0.9)]) == 0.5
-    assert tables.first_named([]) == 0.5
+    assert tables.first_position_share([(0.9, 0.1), (0.8, 0.3)]) == 1.0
+    assert tables.first_position_share([(0.9, 0.9)]) == 0.5
+    assert tables.first_position_share([]) == 0.5
 
 
 def test_calibration_counts_the_better_text_on_either_side():
@@ -48,7 +48,7 @@ def test_calibration_counts_the_better_text_on_either_side():
 
 
 def test_bins_cover_one_half_to_one_and_skip_the_empty():
-    found = tables.bins([(0.5, 1.0), (0.55, 0.0), (1.0, 1.0)])
+    found = tables.reliability_bins([(0.5, 1.0), (0.55, 0.0), (1.0, 1.0)])
     assert [(round(mean, 3), share, count) for mean, share, _, _, count in found] == [
         (0.525, 0.5, 2),
         (1.0, 1.0, 1),
@@ -67,7 +67,7 @@ def test_curve_columns_find_their_panels():
 
 def test_a_judge_s_ledger_inside_another_stage_s_metrics_is_a_row_of_its_own():
     ledger = {"calls": 4, "stored": 1, "model": "m", "money": 0.5, "paid": 0.25}
-    [critic, judge] = costs({"critic": {**ledger, "judges": {"j": {**ledger, "model": "n"}}}})
+    [critic, judge] = cost_rows({"critic": {**ledger, "judges": {"j": {**ledger, "model": "n"}}}})
     assert [(row["stage"], row["model"]) for row in (critic, judge)] == [
         ("critic", "m"),
         ("critic", "n"),
@@ -89,11 +89,13 @@ def test_funnel_follows_the_pipeline_and_keeps_costs_apart():
         ("dropped · copy", 2, "Hi."),
     ]
     assert [row["label"] for row in found[1]["rows"]] == ["asked"]
-    assert [(row["stage"], row["prompt_tokens"]) for row in costs(metrics)] == [("teacher", 9000)]
+    assert [(row["stage"], row["prompt_tokens"]) for row in cost_rows(metrics)] == [
+        ("teacher", 9000)
+    ]
 
 
 def test_settings_never_hold_endpoints():
-    found = tables.settings({"arms": ["sft"], "endpoints": {"x": {}}, "sft": {"lora": None}})
+    found = tables.settings_rows({"arms": ["sft"], "endpoints": {"x": {}}, "sft": {"lora": None}})
     assert found == [
         {"section": "arms", "rows": [("", '["sft"]')]},
         {"section": "sft", "rows": [("lora", "null")]},
@@ -101,6 +103,6 @@ def test_settings_never_hold_endpoints():
 
 
 def test_intervals_do_not_break():
-    assert tables.unbroken("score 0.5 [0.4, 0.6], n = 14, 95 %") == (
+    assert tables.keep_together("score 0.5 [0.4, 0.6], n = 14, 95 %") == (
         "score 0.5 [0.4,\u00a00.6], n\u00a0=\u00a014, 95\u00a0%"
     )

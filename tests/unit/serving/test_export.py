@@ -141,7 +141,7 @@ def test_the_licence_is_never_freer_than_base_and_data(
     made = {"sft": {"params": {"params.yaml": params}}}
     facts = model_card.Facts("n", "sft", "", "causal", made, {}, {}, {}, {}, {}, None)
     assert model_card.licence_id(facts) == licence
-    assert model_card.render(facts, "").data.license == licence
+    assert model_card.render_card(facts, "").data.license == licence
 
 
 def test_a_description_fits_into_the_registry(project: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_description_fits_into_the_registry(project: Path) -> None:
     facts.wtr["arms"]["dpo"]["test"].update(
         {f"judge{i}": facts.wtr["arms"]["dpo"]["test"]["embedded"] for i in range(200)}
     )
-    assert len(model_card.description(facts)) <= model_card.LARGEST
+    assert len(model_card.description(facts)) <= model_card.MAX_DESCRIPTION
 
 
 def test_an_earlier_export_is_replaced_and_nothing_else(project: Path) -> None:

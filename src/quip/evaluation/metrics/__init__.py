@@ -4,10 +4,10 @@ Imports only critics, core and runtime.
 
     bootstrap           percentile intervals
     bradley_terry       ratings from comparisons
-    interrater          Krippendorff's alpha
+    interrater          Cohen's kappa and Krippendorff's alpha
     length_control      a score at equal length
     paired_differences  two arms on the same inputs
-    preference_leakage  whether a judge favours its own kin
+    preference_leakage  whether a judge favours texts of its own model
     text_metrics        length, copying and variety of texts
     win_tie_rate        win-tie rate and score
 """

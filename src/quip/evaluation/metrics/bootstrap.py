@@ -8,15 +8,15 @@ import numpy as np
 
 
 def mean_interval(values: Sequence[float], resamples: int, seed: int) -> list[float]:
-    """95 % percentile bootstrap interval of the mean of `values` (one value an input)."""
+    """95 % percentile bootstrap interval of the mean of `values`, one per input."""
     numbers = np.asarray(values, dtype=float)
     draws = np.random.default_rng(seed).integers(0, len(numbers), (resamples, len(numbers)))
     low, high = np.percentile(numbers[draws].mean(axis=1), [2.5, 97.5])
     return [round(float(low), 4), round(float(high), 4)]
 
 
-def clustered(groups: Sequence[Sequence[float]], resamples: int, seed: int) -> list[float]:
-    """95 % percentile bootstrap interval of the mean of all values; whole groups are drawn."""
+def clustered_interval(groups: Sequence[Sequence[float]], resamples: int, seed: int) -> list[float]:
+    """95 % percentile cluster bootstrap interval of the mean of all values; draws whole groups."""
     sums = np.array([sum(group) for group in groups])
     sizes = np.array([len(group) for group in groups])
     rng = np.random.default_rng(seed)
@@ -32,15 +32,16 @@ LEVEL = 0.95
 
 
 def percentile_interval(values: np.ndarray, divisor: int) -> list[float]:
-    """[lo, hi]: the middle 95 % of `values`, shape (resamples,), over `divisor`."""
+    """[low, high] of the middle 95 % of `values`, shape (resamples,), each divided by `divisor`."""
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
     return [float(low) / divisor, float(high) / divisor]
 
 
-def bootstrap(values: Sequence[float], resamples: int, seed: int) -> list[float]:
-    """95 % percentile bootstrap interval of the mean of `values`, one an input, at least one. They
-    take few different values, whose counts are drawn, as in `intervals`."""
+def bootstrap_interval(values: Sequence[float], resamples: int, seed: int) -> list[float]:
+    """95 % percentile bootstrap interval of the mean of `values`, one per input, at least one.
+
+    Draws the counts of the distinct values, which are few, as `win_tie_rate.intervals` does."""
     different, counts = np.unique(values, return_counts=True)
     n = len(values)
     drawn = np.random.default_rng(seed).multinomial(n, counts / n, size=resamples)
@@ -48,6 +49,6 @@ def bootstrap(values: Sequence[float], resamples: int, seed: int) -> list[float]
 
 
 def mean(values: Iterable[float]) -> float:
-    """The arithmetic mean; 0.0 of nothing, so that no metric is ever NaN."""
+    """The arithmetic mean; 0.0 of no values, so that no metric is NaN."""
     found = list(values)
     return float(sum(found)) / len(found) if found else 0.0

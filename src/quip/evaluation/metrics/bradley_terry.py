@@ -1,10 +1,10 @@
-"""One rating for everything that was compared with anything: the Bradley-Terry model. Pure.
+"""Bradley-Terry ratings: one rating per name from all comparisons. Pure.
 
-P(i is judged better than j) = p_i / (p_i + p_j), a tie being half a win of each. The maximum of the
-likelihood is found by the MM iteration of Hunter (2004, Annals of Statistics 32, equation 3), here
-for all resamples at once (a library's fit would take minutes for them). Every pair that met gets
-one tie more (`PRIOR`), so that a text which lost every time has a rating and not minus infinity.
-Ratings are in Elo's points, 400 log10(p_i / p_anchor): 100 points are 64 % of the wins.
+P(i is judged better than j) = p_i / (p_i + p_j); a tie is half a win for each. The likelihood is
+maximised by the MM iteration of Hunter (2004, Annals of Statistics 32, equation 3), for all
+resamples at once (a library's fit would take minutes). Every pair that was compared gets one more
+tie (`PRIOR`), so that a name which lost every comparison has a finite rating. Ratings are in Elo
+points, 400 log10(p_i / p_anchor): 100 points are 64 % of the wins.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from quip.evaluation.metrics.length_control import draws
+from quip.evaluation.metrics.length_control import bootstrap_weights
 
 STEPS = 2000
-CLOSE = 1e-7
+TOLERANCE = 1e-7
 PRIOR = 0.5
-"""Wins that each of two gets for having met."""
+"""Wins added to each side of every compared pair."""
 
 
-class Verdict(NamedTuple):
+class Match(NamedTuple):
     """One comparison: points of a (1 win, 1/2 tie, 0 loss) over b on one input."""
 
     input: str
@@ -31,12 +31,12 @@ class Verdict(NamedTuple):
     points: float
 
 
-def ratings(verdicts: Sequence[Verdict], anchor: str, seed: int) -> dict[str, dict[str, Any]]:
-    """{name: {"rating", "ci95", "n"}}, the best first; `anchor` has rating 0, and n counts the
+def ratings(verdicts: Sequence[Match], anchor: str, seed: int) -> dict[str, dict[str, Any]]:
+    """{name: {"rating", "ci95", "n"}}, best first; `anchor` has rating 0, and n counts the
     comparisons of a name. The interval is a percentile bootstrap over inputs: all comparisons of an
-    input are drawn together. A name that is not connected with the anchor by any chain of
-    comparisons cannot be placed and is left out."""
-    names = connected(verdicts, anchor)
+    input are drawn together. Names without a chain of comparisons to the anchor cannot be rated and
+    are left out."""
+    names = connected_names(verdicts, anchor)
     verdicts = [row for row in verdicts if row.a in names and row.b in names]
     if not verdicts:
         return {}
@@ -47,8 +47,10 @@ def ratings(verdicts: Sequence[Verdict], anchor: str, seed: int) -> dict[str, di
         at, a, b = inputs[row.input], place[row.a], place[row.b]
         wins[at, a, b] += row.points
         wins[at, b, a] += 1 - row.points
-    drawn = [np.einsum("rn,nij->rij", weights, wins) for weights in draws(len(inputs), seed)]
-    logs = fit(np.concatenate(drawn) + PRIOR * met(wins))
+    drawn = [
+        np.einsum("rn,nij->rij", weights, wins) for weights in bootstrap_weights(len(inputs), seed)
+    ]
+    logs = fit_log_strengths(np.concatenate(drawn) + PRIOR * compared_pairs(wins))
     points = 400 / np.log(10) * (logs - logs[:, [place[anchor]]])
     low, high = np.quantile(points[1:], [0.025, 0.975], axis=0)
     total = wins.sum((0, 2)) + wins.sum((0, 1))
@@ -64,8 +66,8 @@ def ratings(verdicts: Sequence[Verdict], anchor: str, seed: int) -> dict[str, di
     return {name: found[name] for name in best}
 
 
-def connected(verdicts: Sequence[Verdict], anchor: str) -> list[str]:
-    """The anchor and every name that a chain of comparisons ties to it, in order of appearance."""
+def connected_names(verdicts: Sequence[Match], anchor: str) -> list[str]:
+    """The anchor and every name with a chain of comparisons to it, in order of appearance."""
     found = {anchor}
     while (
         more := {name for row in verdicts if {row.a, row.b} & found for name in (row.a, row.b)}
@@ -77,27 +79,27 @@ def connected(verdicts: Sequence[Verdict], anchor: str) -> list[str]:
     ]
 
 
-def met(wins: np.ndarray) -> np.ndarray:
-    """(k, k): 1 where two names met on any input, of `wins` (n, k, k)."""
+def compared_pairs(wins: np.ndarray) -> np.ndarray:
+    """(k, k): 1 where two names were compared on any input; `wins` is (n, k, k)."""
     return ((wins + wins.transpose(0, 2, 1)).sum(0) > 0).astype(float)
 
 
-def fit(wins: np.ndarray) -> np.ndarray:
-    """log p, (r, k), of `wins` (r, k, k): wins[:, i, j] is how often i beat j."""
+def fit_log_strengths(wins: np.ndarray) -> np.ndarray:
+    """log p, (r, k), fitted to `wins` (r, k, k); wins[:, i, j] is how often i beat j."""
     strength = np.ones(wins.shape[:2])
     games, won = wins + wins.transpose(0, 2, 1), wins.sum(2)
     for _ in range(STEPS):
         old = strength
         strength = won / (games / (old[:, :, None] + old[:, None, :])).sum(2)
         strength /= np.exp(np.log(strength).mean(1, keepdims=True))
-        if np.abs(np.log(strength / old)).max() < CLOSE:
+        if np.abs(np.log(strength / old)).max() < TOLERANCE:
             break
     return np.log(strength)
 
 
-def order(one: Sequence[float], other: Sequence[float]) -> dict[str, Any]:
-    """Kendall's tau-b of two judges' values of the same names, and its exact p; tau is None where
-    it is not defined: fewer than two names, or a judge that holds all of them equal."""
+def rank_correlation(one: Sequence[float], other: Sequence[float]) -> dict[str, Any]:
+    """Kendall's tau-b of two judges' values for the same names, and its exact p. tau is None where
+    it is undefined: fewer than two names, or all values of a judge equal."""
     from scipy.stats import kendalltau
 
     if len(set(one)) < 2 or len(set(other)) < 2:

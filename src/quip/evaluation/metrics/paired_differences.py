@@ -1,9 +1,9 @@
-"""The difference between two arms that were judged against the same teacher on the same inputs.
+"""Paired differences between two arms judged against the same teacher on the same inputs.
 
-Paired: each input gives one number, points of the arm minus points of the other (1 for a win, 1/2
-for a tie, 0 for a loss), so that an input which is hard for both counts for neither. The interval
-resamples inputs; the sign test asks on how many inputs the arm did better, of those where the two
-differ; Holm's correction pays for looking at several arms.
+Each input gives one number, the points of the arm minus those of the base (1 for a win, 1/2 for a
+tie, 0 for a loss), so that an input which is hard for both favours neither. The interval resamples
+inputs; the sign test counts the inputs on which the arm did better among those where the two
+differ; Holm's correction accounts for the number of arms compared.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ import numpy as np
 from scipy.stats import binomtest
 
 from quip.evaluation.metrics import length_control
-from quip.evaluation.metrics.bootstrap import bootstrap
-from quip.evaluation.metrics.win_tie_rate import POWER, Comparison, points
+from quip.evaluation.metrics.bootstrap import bootstrap_interval
+from quip.evaluation.metrics.win_tie_rate import POWER, JudgedInput, points
 from quip.runtime.errors import DataError
 
 BASE = "sft"
 
 
-def base_of(arms: Sequence[str]) -> str:
-    """The arm to beat: `sft`, or the first where it is not compared."""
+def base_arm(arms: Sequence[str]) -> str:
+    """The arm to beat: `sft`, or the first arm when `sft` is not compared."""
     return BASE if BASE in arms else arms[0]
 
 
-def paired(
-    arm: Sequence[Comparison],
-    base: Sequence[Comparison],
+def paired_difference(
+    arm: Sequence[JudgedInput],
+    base: Sequence[JudgedInput],
     tie_margin: float,
     resamples: int,
     seed: int,
@@ -38,9 +38,9 @@ def paired(
     """The difference in score of `arm` and `base` over the `n` inputs read for both, in [-1, 1].
 
     ci95: percentile bootstrap over inputs; at_length and its interval: the difference of the two
-    scores at equal length (`length.difference`); more, equal, less: inputs on which the arm got
-    more, as many, fewer points; p: the sign test's; detectable: the size of a difference that would
-    be seen four times in five. Raises DataError when no input was read for both.
+    scores at equal length (`length_control.difference_at_length`); more, equal, less: inputs on
+    which the arm got more, as many, fewer points; p: of the sign test; detectable: the difference
+    that is detected four times in five. Raises DataError when no input was read for both.
     """
     others = {row.input: row for row in base if row.preference is not None}
     both = [
@@ -49,42 +49,43 @@ def paired(
         if row.preference is not None and row.input in others
     ]
     if not both:
-        raise DataError("no input whose verdict could be read for both arms.")
+        raise DataError("no input has a readable verdict for both arms.")
     gaps = [points(one, tie_margin) - points(other, tie_margin) for one, other in both]
     scored, base_scored = (
         [(points(pair[side], tie_margin), pair[side].length_ratio) for pair in both]
         for side in (0, 1)
     )
-    at_length, length_ci = length_control.difference(scored, base_scored, seed)
+    at_length, length_ci = length_control.difference_at_length(scored, base_scored, seed)
     signs = Counter(int(np.sign(value)) for value in gaps)
     return {
         "difference": float(np.mean(gaps)),
-        "ci95": bootstrap(gaps, resamples, seed),
+        "ci95": bootstrap_interval(gaps, resamples, seed),
         "at_length": at_length,
         "at_length_ci95": length_ci,
         "more": signs[1],
         "equal": signs[0],
         "less": signs[-1],
         "p": sign_test(signs[1], signs[-1]),
-        "detectable": detectable(gaps),
+        "detectable": detectable_difference(gaps),
         "n": len(both),
     }
 
 
-def detectable(gaps: Sequence[float]) -> float:
-    """POWER standard errors of the difference; of differences all alike the largest there is."""
+def detectable_difference(gaps: Sequence[float]) -> float:
+    """POWER standard errors of the difference, at most 1; when all differences are equal, with the
+    largest variance they could have."""
     spread = float(np.var(gaps)) or 1.0
     return float(min(1.0, POWER * (spread / len(gaps)) ** 0.5))
 
 
 def sign_test(more: int, less: int) -> float:
-    """Two-sided p of `more` successes in more + less tosses of a fair coin; 1 without any."""
+    """Two-sided p of `more` successes in more + less tosses of a fair coin; 1 without tosses."""
     return float(binomtest(more, more + less).pvalue) if more + less else 1.0
 
 
-def holm(ps: Mapping[str, float]) -> dict[str, float]:
-    """The p values corrected for their number (Holm 1979): significant at a level, all together,
-    where below it."""
+def holm_correction(ps: Mapping[str, float]) -> dict[str, float]:
+    """{name: p corrected by Holm's method (1979)}. Claiming every difference with a corrected p
+    below a level keeps the family-wise error at most at that level."""
     if not ps:
         return {}
     from statsmodels.stats.multitest import multipletests

@@ -1,9 +1,10 @@
-"""Does a judge favour its own kin? The leakage audit (Li et al. 2025, arXiv 2502.01534). Pure.
+"""Preference leakage: whether a judge favours texts of its own model. Pure.
 
-A judge that is one model with the teacher or the critic is set beside every judge that is not: the
-gap is its score of an arm minus the other's, on the same inputs. The gap of gains, that of an arm
-minus that of the base, is the part that training may have put there: what the critic's own verdicts
-see of an arm's progress, and an unrelated judge's do not.
+The audit of Li et al. 2025 (arXiv 2502.01534) compares a judge whose model is also the teacher or
+the critic with every judge whose model is not: the gap is the score that the first gives an arm
+minus the score by the second, on the same inputs. The gap of gains, that of an arm minus that of
+the base, is the part that training may have caused: progress of an arm that the critic's model sees
+and an unrelated judge does not.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from quip.evaluation.metrics.bootstrap import bootstrap
+from quip.evaluation.metrics.bootstrap import bootstrap_interval
 
 ROLES = ("teacher", "critic")
 Points = Mapping[str, Mapping[str, Mapping[str, float]]]
 """{judge: {arm: {input: points}}}."""
 
 
-def roles(files: Mapping[str, Any]) -> dict[str, Any]:
-    """Which model plays which part: {"teacher": model, "critic": model, "judges": {name: model}}.
+def model_roles(files: Mapping[str, Any]) -> dict[str, Any]:
+    """The model of each role: {"teacher": model, "critic": model, "judges": {name: model}}.
 
     `files` is {file name: content} of data/roles: teacher.json and critic.json hold one endpoint,
     judges.json several, each with its name in `endpoint` and its `model`.
@@ -33,37 +34,37 @@ def roles(files: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def same(one: str, other: str) -> bool:
-    """Whether two model names are one model, folders and file endings aside."""
+def same_model(one: str, other: str) -> bool:
+    """Whether two names mean one model; folders, case and the ending .gguf are ignored."""
     a, b = (name.casefold().rsplit("/", 1)[-1].removesuffix(".gguf") for name in (one, other))
     return a == b
 
 
-def kin(roles: Mapping[str, Any]) -> dict[str, list[str]]:
-    """{judge: roles its model also plays}, of {"teacher", "critic", "judges": {name: model}}."""
+def shared_roles(roles: Mapping[str, Any]) -> dict[str, list[str]]:
+    """{judge: roles that its model also has}; `roles` is the result of `model_roles`."""
     return {
-        judge: [role for role in ROLES if roles.get(role) and same(model, roles[role])]
+        judge: [role for role in ROLES if roles.get(role) and same_model(model, roles[role])]
         for judge, model in (roles.get("judges") or {}).items()
     }
 
 
-def audit(
+def leakage_audit(
     points: Points, roles: Mapping[str, Any], base: str, resamples: int, seed: int
 ) -> list[dict[str, Any]]:
-    """One entry for every judge that is one model with a role and every judge that is not.
+    """One entry for every pair of a judge whose model has a role and a judge whose model has not.
 
-    {"role", "own", "other", "unrelated": whether the other plays no role at all, "arms": {arm:
-    gap}, "gains": {arm: gap of its gain over `base`}}; each gap with ci95 (paired bootstrap over
-    inputs) and n. Arms without an input that both judges read are left out.
+    {"role", "own", "other", "unrelated": whether the other judge has no role, "arms": {arm: gap},
+    "gains": {arm: gap of its gain over `base`}}; each gap with ci95 (paired bootstrap over inputs)
+    and n. Arms without an input that both judges read are left out.
     """
     found = []
-    related = {judge: roles_ for judge, roles_ in kin(roles).items() if judge in points}
+    related = {judge: roles_ for judge, roles_ in shared_roles(roles).items() if judge in points}
     for role in ROLES:
         for own in (judge for judge, plays in related.items() if role in plays):
             for other in (judge for judge, plays in related.items() if role not in plays):
-                gaps = gaps_of(points[own], points[other])
+                gaps = score_gaps(points[own], points[other])
                 gains = {
-                    arm: minus(gap, gaps[base])
+                    arm: subtract(gap, gaps[base])
                     for arm, gap in gaps.items()
                     if arm != base and base in gaps
                 }
@@ -71,32 +72,32 @@ def audit(
                     {
                         **{"role": role, "own": own, "other": other},
                         "unrelated": not related[other],
-                        "arms": summaries(gaps, resamples, seed),
-                        "gains": summaries(gains, resamples, seed),
+                        "arms": gap_summaries(gaps, resamples, seed),
+                        "gains": gap_summaries(gains, resamples, seed),
                     }
                 )
     return found
 
 
-def gaps_of(
+def score_gaps(
     own: Mapping[str, Mapping[str, float]], other: Mapping[str, Mapping[str, float]]
 ) -> dict[str, dict[str, float]]:
-    """{arm: {input: own points minus the other's}} of what both judges read."""
-    return {arm: minus(own[arm], other[arm]) for arm in own if arm in other}
+    """{arm: {input: points by the own judge minus points by the other}} where both judges read."""
+    return {arm: subtract(own[arm], other[arm]) for arm in own if arm in other}
 
 
-def minus(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
+def subtract(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
     return {key: value - other[key] for key, value in one.items() if key in other}
 
 
-def summaries(
+def gap_summaries(
     gaps: Mapping[str, Mapping[str, float]], resamples: int, seed: int
 ) -> dict[str, dict[str, Any]]:
-    """{name: {"gap": mean, "ci95", "n"}} of the names that have any input."""
+    """{name: {"gap": mean, "ci95", "n"}} of the names with at least one input."""
     return {
         name: {
             "gap": float(np.mean(values)),
-            "ci95": bootstrap(values, resamples, seed),
+            "ci95": bootstrap_interval(values, resamples, seed),
             "n": len(gap),
         }
         for name, gap in gaps.items()

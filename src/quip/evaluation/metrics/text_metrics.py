@@ -1,8 +1,8 @@
 """Measures of generated texts: length, copying, variety, stock phrases. Pure.
 
-Small students fall into copying their input and into one phrase they use for everything; a judge
-that reads one text at a time sees neither. Texts are compared folded (`texts.fold`): case,
-punctuation and spacing do not count.
+Small students tend to copy their input or to repeat one phrase; a judge that reads one text at a
+time sees neither. Texts are compared folded (`quip.core.text.fold`): case, punctuation and spacing
+do not count.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ COPY_RATIO = 95.0
 
 
 def length_ratio(text: str, other: str) -> float:
-    """words(text) / words(other); a text without words counts as one word in the divisor."""
+    """words(text) / words(other); an empty `other` counts as one word."""
     return count_words(text) / max(1, count_words(other))
 
 
@@ -35,20 +35,20 @@ def ngrams(text: str, n: int) -> Iterator[tuple[str, ...]]:
     return zip(*(found[start:] for start in range(n)), strict=False)
 
 
-def distinct(texts: Iterable[str], n: int) -> float:
+def distinct_n(texts: Iterable[str], n: int) -> float:
     """distinct-n = unique n-grams / all n-grams of the whole set; 0.0 when there are none.
 
-    It falls with the size of the set, so compare only sets of the same inputs (Li et al. 2016).
+    It falls with the size of the set, so only sets of the same inputs compare (Li et al. 2016).
     """
     found = [gram for text in texts for gram in ngrams(text, n)]
     return len(set(found)) / len(found) if found else 0.0
 
 
-def commonest(texts: Sequence[str], n: int = 4) -> tuple[str, float]:
-    """The n-gram that most texts hold, and the share of texts that hold it.
+def most_common_ngram(texts: Sequence[str], n: int = 4) -> tuple[str, float]:
+    """The n-gram that most texts contain, and the share of texts that contain it.
 
-    share = texts holding it / texts; each text counts once, however often it repeats the n-gram.
-    Equals go to the first in the alphabet; ("", 0.0) when no text has n words.
+    share = texts with it / texts; each text counts once, however often it repeats the n-gram.
+    Ties go to the first in the alphabet; ("", 0.0) when no text has n words.
     """
     holders = Counter(gram for text in texts for gram in set(ngrams(text, n)))
     if not holders:
@@ -58,26 +58,26 @@ def commonest(texts: Sequence[str], n: int = 4) -> tuple[str, float]:
 
 
 def mean_words(texts: Sequence[str]) -> float:
-    """Words of a text on average; 0 of no texts."""
+    """Mean words per text; 0 without texts."""
     return sum(map(count_words, texts)) / len(texts) if texts else 0.0
 
 
-def describe(pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
+def text_measures(pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """The measures of one set of (text, literal) pairs, at least one.
 
     n; words = mean words of a text; length_ratio = mean of words(text) / words(literal);
     copy_rate = share of texts that copy their literal; distinct_1, distinct_2; top_4gram and
-    top_4gram_share (see `commonest`).
+    top_4gram_share (see `most_common_ngram`).
     """
     texts = [text for text, _ in pairs]
-    phrase, share = commonest(texts)
+    phrase, share = most_common_ngram(texts)
     return {
         "n": len(pairs),
         "words": mean_words(texts),
         "length_ratio": sum(length_ratio(*pair) for pair in pairs) / len(pairs),
         "copy_rate": sum(is_copy(*pair) for pair in pairs) / len(pairs),
-        "distinct_1": distinct(texts, 1),
-        "distinct_2": distinct(texts, 2),
+        "distinct_1": distinct_n(texts, 1),
+        "distinct_2": distinct_n(texts, 2),
         "top_4gram": phrase,
         "top_4gram_share": share,
     }

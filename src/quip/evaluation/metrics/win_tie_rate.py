@@ -1,9 +1,9 @@
 """Win-tie rate, score and their intervals, from debiased preferences. Pure.
 
-The paper reports WTR = win + tie (section 5), which indifference raises: a judge that ties
-everything scores every student 100 %. Claims therefore rest on score = win + tie/2, which such a
-judge leaves at one half; WTR is kept beside it for comparison with the paper. Every definition
-stands in docs/evaluation.md.
+The paper reports WTR = win + tie (section 5), which rises with indifference: a judge that ties
+everything gives every student 100 %. Claims therefore rest on score = win + tie/2, which such a
+judge leaves at one half; WTR is kept for comparison with the paper. docs/evaluation.md defines
+every number.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from quip.runtime.errors import DataError
 
 
 def outcome(value: float, tie_margin: float) -> Outcome:
-    """win, tie or loss of `a`: a tie when the preference is within `tie_margin` of one half."""
+    """Win, tie or loss of `a`: a tie when the preference is within `tie_margin` of one half."""
     if abs(value - 0.5) <= tie_margin + ROUNDING:
         return "tie"
     return "win" if value > 0.5 else "loss"
@@ -30,15 +30,14 @@ def outcome(value: float, tie_margin: float) -> Outcome:
 
 OUTCOMES: tuple[Outcome, ...] = ("win", "tie", "loss")
 POWER = 2.8
-"""Standard errors from one half at which a two-sided test of 5 % sees a difference in four of five
-runs (1.96 + 0.84)."""
+"""Standard errors at which a two-sided 5 % test has a power of 80 % (1.96 + 0.84)."""
 
 
-class Comparison(NamedTuple):
+class JudgedInput(NamedTuple):
     """One input on which a judge compared text `a` with text `b`.
 
-    `preference` is the debiased preference of a over b in [0, 1], None when it could not be read;
-    `flipped` says whether the named text changed with the order; `length_ratio` is
+    `preference` is the debiased preference for a over b in [0, 1], None when it could not be read;
+    `flipped` says whether the judge's choice changed with the order; `length_ratio` is
     words(a) / words(b); `agreed` is the outcome by `both_orders`.
     """
 
@@ -58,7 +57,7 @@ class Counts(NamedTuple):
 
 
 def summarise(
-    comparisons: Sequence[Comparison],
+    comparisons: Sequence[JudgedInput],
     tie_margin: float,
     resamples: int = 10_000,
     seed: int = 0,
@@ -68,20 +67,21 @@ def summarise(
     win + tie + loss = 1 over the `n` inputs whose verdict could be read; wtr = win + tie;
     score = win + tie/2; ci95 and score_ci95 are percentile bootstrap intervals of these two over
     inputs; unparsed = unread / asked; flip_rate = flipped / read; length_ratio is the mean of
-    words(a) / words(b) over the read inputs. score_at_length and its interval: `length.controlled`;
-    detectable: the distance from one half of a score that would be seen four times in five;
-    both_orders: win, tie, loss, wtr and score where the two orders must agree, a diagnostic.
+    words(a) / words(b) over the read inputs. score_at_length and its interval:
+    `length_control.score_at_length`; detectable: the distance of a score from one half that is
+    detected four times in five; both_orders: win, tie, loss, wtr and score when the two orders must
+    agree, a diagnostic.
 
-    Raises DataError when there is no comparison, none could be read, or an input stands twice
-    (it would be counted as two independent ones).
+    Raises DataError when there is no comparison, none could be read, or an input occurs twice
+    (it would count as two independent ones).
     """
-    refuse_repeats(comparisons)
+    refuse_repeated_inputs(comparisons)
     read = [row for row in comparisons if row.preference is not None]
     if not read:
-        raise DataError(nothing_read(len(comparisons)))
-    counts = count(read, tie_margin)
+        raise DataError(unreadable_message(len(comparisons)))
+    counts = count_outcomes(read, tie_margin)
     wtr_ci, score_ci = intervals(counts, resamples, seed)
-    at_length, length_ci = length_control.controlled(
+    at_length, length_ci = length_control.score_at_length(
         [points(row, tie_margin) for row in read], [row.length_ratio for row in read], seed
     )
     return {
@@ -91,7 +91,7 @@ def summarise(
         "score_ci95": score_ci,
         "score_at_length": at_length,
         "score_at_length_ci95": length_ci,
-        "detectable": detectable(counts),
+        "detectable": detectable_score(counts),
         "win": counts.win / len(read),
         "tie": counts.tie / len(read),
         "loss": counts.loss / len(read),
@@ -99,14 +99,16 @@ def summarise(
         "flip_rate": mean(row.flipped for row in read if row.flipped is not None),
         "length_ratio": mean(row.length_ratio for row in read),
         "unparsed": (len(comparisons) - len(read)) / len(comparisons),
-        "both_orders": shares(Counts(*(Counter(r.agreed for r in read)[o] for o in OUTCOMES))),
+        "both_orders": outcome_shares(
+            Counts(*(Counter(r.agreed for r in read)[o] for o in OUTCOMES))
+        ),
     }
 
 
 def both_orders(critique: Critique) -> Outcome:
-    """A win only where the judge's raw answers name a in both orders, a loss only where both name
-    b, else a tie: the conservative rule of MT-Bench (Zheng et al. 2023, arXiv 2306.05685, 3.4). No
-    debiasing. A judge that only looks at the position ties everything."""
+    """The conservative rule of MT-Bench (Zheng et al. 2023, arXiv 2306.05685, 3.4), without
+    debiasing: a win when the judge's raw answers name a in both orders, a loss when both name b,
+    else a tie. A judge that only follows position ties everything."""
     forward, backward = critique.forward.p_first, critique.backward.p_first
     if forward is None or backward is None:
         return "tie"
@@ -115,27 +117,28 @@ def both_orders(critique: Critique) -> Outcome:
     return "loss" if forward < 0.5 < backward else "tie"
 
 
-def shares(counts: Counts) -> dict[str, float]:
-    """The counts over their sum, with wtr and score."""
+def outcome_shares(counts: Counts) -> dict[str, float]:
+    """Shares of win, tie and loss, with wtr and score."""
     n = sum(counts)
     found = {name: value / n for name, value in counts._asdict().items()}
     return {**found, "wtr": wtr(counts), "score": score(counts)}
 
 
-def points(row: Comparison, tie_margin: float) -> float:
+def points(row: JudgedInput, tie_margin: float) -> float:
     """1 for a win of a, 1/2 for a tie, 0 for a loss."""
     assert row.preference is not None
     return {"win": 1.0, "tie": 0.5, "loss": 0.0}[outcome(row.preference, tie_margin)]
 
 
-def detectable(counts: Counts) -> float:
-    """POWER times the standard error of the score; of verdicts all alike the largest there is."""
+def detectable_score(counts: Counts) -> float:
+    """POWER standard errors of the score, at most 1/2; when all verdicts are equal, with the
+    largest variance they could have."""
     n, mean_ = sum(counts), score(counts)
     spread = (counts.win + counts.tie / 4) / n - mean_**2
     return float(min(0.5, POWER * ((spread or 0.25) / n) ** 0.5))
 
 
-def count(read: Iterable[Comparison], tie_margin: float) -> Counts:
+def count_outcomes(read: Iterable[JudgedInput], tie_margin: float) -> Counts:
     """Wins, ties and losses of a; rows without a preference are not counted."""
     tally = Counter(
         outcome(row.preference, tie_margin) for row in read if row.preference is not None
@@ -159,7 +162,7 @@ def intervals(counts: Counts, resamples: int, seed: int) -> tuple[list[float], l
     Drawing n inputs with replacement leaves (win, tie, loss) counts that are multinomial with the
     observed shares, so the counts are drawn directly, (resamples, 3) at once: the same bootstrap,
     independent of the order of the inputs. When every input has one outcome the interval has no
-    width, which says nothing of the inputs that were not asked: read it together with n.
+    width, which says nothing about other inputs: read it together with n.
     """
     n = sum(counts)
     drawn = np.random.default_rng(seed).multinomial(n, np.array(counts) / n, size=resamples)
@@ -167,7 +170,7 @@ def intervals(counts: Counts, resamples: int, seed: int) -> tuple[list[float], l
     return percentile_interval(win + tie, n), percentile_interval(2 * win + tie, 2 * n)
 
 
-def refuse_repeats(comparisons: Sequence[Comparison]) -> None:
+def refuse_repeated_inputs(comparisons: Sequence[JudgedInput]) -> None:
     if not comparisons:
         raise DataError("no comparison to summarise. Run `dvc repro judge` first.")
     name, times = Counter(row.input for row in comparisons).most_common(1)[0]
@@ -177,7 +180,7 @@ def refuse_repeats(comparisons: Sequence[Comparison]) -> None:
         )
 
 
-def nothing_read(asked: int) -> str:
+def unreadable_message(asked: int) -> str:
     return (
         f"none of {asked} verdicts could be read, so there is nothing to count. Look at the raw "
         "answers in data/verdicts and at the judge's prompt."

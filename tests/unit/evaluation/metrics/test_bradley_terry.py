@@ -10,10 +10,10 @@ from scipy.stats import kendalltau
 from sklearn.linear_model import LogisticRegression
 
 from quip.evaluation.metrics import bradley_terry
-from quip.evaluation.metrics.bradley_terry import Verdict, order, ratings
+from quip.evaluation.metrics.bradley_terry import Match, rank_correlation, ratings
 
 
-def planted(strengths: dict[str, float], inputs: int, seed: int = 0) -> list[Verdict]:
+def planted(strengths: dict[str, float], inputs: int, seed: int = 0) -> list[Match]:
     """Every two names compared on every input; strengths in Elo's points."""
     chance, names = np.random.default_rng(seed), list(strengths)
     found = []
@@ -22,7 +22,7 @@ def planted(strengths: dict[str, float], inputs: int, seed: int = 0) -> list[Ver
             for b in names[:at]:
                 p = 1 / (1 + 10 ** ((strengths[b] - strengths[a]) / 400))
                 points = 0.5 if chance.random() < 0.2 else float(chance.random() < p)
-                found.append(Verdict(f"i{n}", a, b, points))
+                found.append(Match(f"i{n}", a, b, points))
     return found
 
 
@@ -40,7 +40,7 @@ def test_the_iteration_finds_what_a_library_finds() -> None:
     """Without intercept or penalty, logistic regression on e_a - e_b is the same likelihood."""
     chance = np.random.default_rng(2)
     wins = chance.integers(1, 30, (5, 5)).astype(float) * (1 - np.eye(5))
-    ours = bradley_terry.fit(wins[None])[0]
+    ours = bradley_terry.fit_log_strengths(wins[None])[0]
     pairs = [(a, b) for a in range(5) for b in range(5) if a != b]
     x = np.array([np.eye(5)[a] - np.eye(5)[b] for a, b in pairs])
     weights = np.array([wins[pair] for pair in pairs])
@@ -52,22 +52,22 @@ def test_the_iteration_finds_what_a_library_finds() -> None:
 
 
 def test_one_that_always_loses_has_a_rating_all_the_same() -> None:
-    rows = [Verdict(f"i{n}", "bad", "teacher", 0.0) for n in range(20)]
+    rows = [Match(f"i{n}", "bad", "teacher", 0.0) for n in range(20)]
     found = ratings(rows, "teacher", 1)["bad"]
     assert found["rating"] == pytest.approx(-400 * math.log10(20.5 / 0.5), abs=0.1)
     assert np.isfinite(found["ci95"]).all()
 
 
 def test_all_ties_and_one_row_give_numbers() -> None:
-    ties = [Verdict(f"i{n}", "a", "teacher", 0.5) for n in range(9)]
+    ties = [Match(f"i{n}", "a", "teacher", 0.5) for n in range(9)]
     assert ratings(ties, "teacher", 1)["a"] == {"rating": 0.0, "ci95": [0.0, 0.0], "n": 9}
-    one = ratings([Verdict("i", "a", "teacher", 1.0)], "teacher", 1)["a"]
+    one = ratings([Match("i", "a", "teacher", 1.0)], "teacher", 1)["a"]
     assert one["rating"] == pytest.approx(400 * math.log10(3), abs=0.1)
 
 
-def test_nothing_to_compare_gives_no_rating_and_strangers_are_left_out() -> None:
+def test_no_comparison_gives_no_rating_and_unconnected_names_are_left_out() -> None:
     assert ratings([], "teacher", 1) == {}
-    rows = [Verdict("i", "a", "teacher", 1.0), Verdict("i", "x", "y", 1.0)]
+    rows = [Match("i", "a", "teacher", 1.0), Match("i", "x", "y", 1.0)]
     assert set(ratings(rows, "teacher", 1)) == {"a", "teacher"}
 
 
@@ -79,10 +79,10 @@ def test_the_order_of_the_rows_plays_no_part() -> None:
         assert again[name]["ci95"] == pytest.approx(row["ci95"], abs=0.2)
 
 
-def test_order_is_kendall_s_tau_and_says_where_it_is_not_defined() -> None:
+def test_rank_correlation_is_kendall_s_tau_and_none_where_undefined() -> None:
     one, other = [1.0, 2.0, 3.0, 4.0], [1.0, 3.0, 2.0, 4.0]
-    assert order(one, other)["tau"] == pytest.approx(kendalltau(one, other).statistic)
-    assert order(one, other)["tau"] == pytest.approx(4 / 6)
+    assert rank_correlation(one, other)["tau"] == pytest.approx(kendalltau(one, other).statistic)
+    assert rank_correlation(one, other)["tau"] == pytest.approx(4 / 6)
     for same in ([], [1.0], [2.0, 2.0]):
-        found = order(same, [float(n) for n in range(len(same))])
+        found = rank_correlation(same, [float(n) for n in range(len(same))])
         assert found == {"tau": None, "p": 1.0, "n": len(same)}

@@ -1,4 +1,4 @@
-"""Paired differences: values worked by hand, the limits, and what pairing is for."""
+"""Paired differences: values worked by hand, the limits, and the gain from pairing."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quip.evaluation.metrics import paired_differences
-from quip.evaluation.metrics.win_tie_rate import Comparison
+from quip.evaluation.metrics.win_tie_rate import JudgedInput
 from quip.runtime.errors import DataError
 
 WIN, TIE, LOSS = 0.9, 0.5, 0.1
 
 
-def rows(*preferences: float | None, ratio: float = 1.0) -> list[Comparison]:
-    return [Comparison(f"i{n}", value, False, ratio) for n, value in enumerate(preferences)]
+def rows(*preferences: float | None, ratio: float = 1.0) -> list[JudgedInput]:
+    return [JudgedInput(f"i{n}", value, False, ratio) for n, value in enumerate(preferences)]
 
 
-def paired(one: list[Comparison], other: list[Comparison], resamples: int = 500) -> dict:
-    return paired_differences.paired(one, other, 0.05, resamples, 1)
+def paired(one: list[JudgedInput], other: list[JudgedInput], resamples: int = 500) -> dict:
+    return paired_differences.paired_difference(one, other, 0.05, resamples, 1)
 
 
 def leaves(found: dict) -> list[float]:
@@ -67,7 +67,7 @@ def test_all_tie_all_loss_and_one_row_give_numbers(one, other, difference) -> No
 
 @pytest.mark.parametrize(("one", "other"), [([], []), (rows(WIN), []), (rows(None), rows(WIN))])
 def test_nothing_in_common_is_refused(one, other) -> None:
-    with pytest.raises(DataError, match="no input whose verdict could be read for both arms"):
+    with pytest.raises(DataError, match="no input has a readable verdict for both arms"):
         paired(one, other)
 
 
@@ -83,7 +83,7 @@ def test_a_gain_that_is_only_length_is_gone_at_equal_length() -> None:
     chance = np.random.default_rng(3)
     one, other = (
         [
-            Comparison(f"i{n}", WIN if chance.random() < p else LOSS, False, float(np.exp(log)))
+            JudgedInput(f"i{n}", WIN if chance.random() < p else LOSS, False, float(np.exp(log)))
             for n, log in enumerate(logs)
             for p in [1 / (1 + np.exp(-2 * log))]
         ]
@@ -102,15 +102,15 @@ def test_the_sign_test_counts_tosses_of_a_coin() -> None:
 
 
 def test_holm_steps_down() -> None:
-    found = paired_differences.holm({"a": 0.01, "b": 0.04, "c": 0.03})
+    found = paired_differences.holm_correction({"a": 0.01, "b": 0.04, "c": 0.03})
     assert found == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06})
-    assert paired_differences.holm({}) == {}
-    assert paired_differences.holm({"a": 0.2}) == {"a": 0.2}
+    assert paired_differences.holm_correction({}) == {}
+    assert paired_differences.holm_correction({"a": 0.2}) == {"a": 0.2}
 
 
 def test_without_sft_the_first_arm_is_the_one_to_beat() -> None:
-    assert paired_differences.base_of(["dpo", "sft"]) == "sft"
-    assert paired_differences.base_of(["ft", "dpo"]) == "ft"
+    assert paired_differences.base_arm(["dpo", "sft"]) == "sft"
+    assert paired_differences.base_arm(["ft", "dpo"]) == "ft"
 
 
 verdicts = st.lists(st.tuples(*[st.sampled_from([WIN, TIE, LOSS])] * 2), min_size=1, max_size=40)

@@ -23,32 +23,32 @@ def test_length_ratio_counts_words_and_never_divides_by_zero():
         ("", False),
     ],
 )
-def test_copies_are_told_apart(text, copied):
+def test_copies_are_recognised(text, copied):
     assert text_metrics.is_copy(text, "I missed my bus.") is copied
 
 
 def test_distinct_counts_over_the_whole_set():
-    assert text_metrics.distinct(["a b a", "a b"], 1) == 2 / 5
-    assert text_metrics.distinct(["a b a", "a b"], 2) == 2 / 3
-    assert text_metrics.distinct(["a", ""], 2) == 0.0
+    assert text_metrics.distinct_n(["a b a", "a b"], 1) == 2 / 5
+    assert text_metrics.distinct_n(["a b a", "a b"], 2) == 2 / 3
+    assert text_metrics.distinct_n(["a", ""], 2) == 0.0
 
 
-def test_commonest_counts_each_text_once():
+def test_most_common_ngram_counts_each_text_once():
     repeated = "so the birds have been warned so the birds have been warned"
-    found = text_metrics.commonest([repeated, "yes so the birds have flown", "no", "never"])
+    found = text_metrics.most_common_ngram([repeated, "yes so the birds have flown", "no", "never"])
     assert found == ("so the birds have", 0.5)
 
 
-def test_commonest_takes_the_first_in_the_alphabet_among_equals():
-    assert text_metrics.commonest(["b c d e", "a b c d"]) == ("a b c d", 0.5)
+def test_most_common_ngram_takes_the_first_in_the_alphabet_among_equals():
+    assert text_metrics.most_common_ngram(["b c d e", "a b c d"]) == ("a b c d", 0.5)
 
 
-def test_commonest_of_short_texts_is_nothing():
-    assert text_metrics.commonest(["too short", ""]) == ("", 0.0)
+def test_most_common_ngram_of_short_texts_is_empty():
+    assert text_metrics.most_common_ngram(["too short", ""]) == ("", 0.0)
 
 
-def test_describe_puts_all_measures_together():
-    found = text_metrics.describe(
+def test_text_measures_holds_every_measure():
+    found = text_metrics.text_measures(
         [("I won a cup", "I won a cup"), ("I won a cup of it all", "I lost")]
     )
     assert found == {

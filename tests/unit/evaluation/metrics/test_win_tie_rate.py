@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quip.evaluation.metrics.win_tie_rate import Comparison, summarise
+from quip.evaluation.metrics.win_tie_rate import JudgedInput, summarise
 from quip.runtime.errors import DataError
 
 
-def rows(*preferences: float | None, ratio: float = 1.0) -> list[Comparison]:
+def rows(*preferences: float | None, ratio: float = 1.0) -> list[JudgedInput]:
     return [
-        Comparison(f"i{number}", value, None if value is None else False, ratio)
+        JudgedInput(f"i{number}", value, None if value is None else False, ratio)
         for number, value in enumerate(preferences)
     ]
 
@@ -31,9 +31,9 @@ def test_hand_worked_rates():
 def test_hand_worked_flip_rate_and_length_ratio_count_only_read_rows():
     found = summarise(
         [
-            Comparison("a", 0.9, True, 2.0),
-            Comparison("b", 0.1, False, 1.0),
-            Comparison("c", None, None, 50.0),
+            JudgedInput("a", 0.9, True, 2.0),
+            JudgedInput("b", 0.1, False, 1.0),
+            JudgedInput("c", None, None, 50.0),
         ],
         tie_margin=0.05,
     )
@@ -70,7 +70,7 @@ def test_all_unread_is_refused_instead_of_dividing_by_zero():
 
 
 def test_an_input_judged_twice_is_refused():
-    twice = [Comparison("x", 0.9, False, 1.0)] * 2
+    twice = [JudgedInput("x", 0.9, False, 1.0)] * 2
     with pytest.raises(DataError, match="input 'x' is judged 2 times"):
         summarise(twice, tie_margin=0.05)
 
