@@ -75,7 +75,7 @@ def say(
     from quip.cli import terminal_input
     from quip.serving import paraphrase
 
-    speaker = paraphrase.speaker(arm)
+    speaker = paraphrase.load_paraphraser(arm)
     options = {"num_return_sequences": n, "seed": seed, "temperature": temperature}
     for literal in [text.strip()] if text else terminal_input.lines():
         texts = [line for line in dict.fromkeys(speaker(literal, options)) if line]
@@ -159,8 +159,8 @@ def serve(
 
     from quip.serving import loaded_models, paraphrase, server
 
-    paraphrase.gentle()
-    found = loaded_models.gather(versions or [])
+    paraphrase.use_passive_threads()
+    found = loaded_models.load_models(versions or [])
     typer.echo(f"quip: {', '.join(voice.name for voice in found)}")
     typer.echo(f"quip: page http://{host}:{port}/  endpoint http://{host}:{port}/v1")
     uvicorn.run(server.make_app(found, votes), host=host, port=port, log_level="warning")
@@ -187,10 +187,10 @@ def export(
     from quip.serving import export as exporting
     from quip.serving import paraphrase
 
-    paraphrase.gentle()
-    paraphrase.quiet()
+    paraphrase.use_passive_threads()
+    paraphrase.hide_progress_bars()
     exporting.export(student, out, gguf)
-    typer.echo(exporting.told(out))
+    typer.echo(exporting.file_list(out))
     if push:
         typer.echo(exporting.push(out, push, send=yes))
 

@@ -90,7 +90,7 @@ def test_an_error_s_own_exit_code_is_kept(monkeypatch: pytest.MonkeyPatch) -> No
     def broken(arm: str | None) -> None:
         raise mlflow_store.TrackingError("the store is gone")
 
-    monkeypatch.setattr(paraphrase, "speaker", broken)
+    monkeypatch.setattr(paraphrase, "load_paraphraser", broken)
     assert quip("say", SENTENCE).exit_code == 3
 
 
@@ -166,10 +166,10 @@ def test_without_a_registry_the_recorded_champion_speaks(tiny_student: Path) -> 
     write_params()
     for arm in ("sft", "dpo"):
         shutil.copytree(tiny_student, Path("models", arm))
-    assert paraphrase.folder_of(None) == Path("models/dpo")
+    assert paraphrase.arm_folder(None) == Path("models/dpo")
     Path("data").mkdir()
     Path("data/registry.json").write_text('{"sft": {"aliases": ["champion"]}, "dpo": {}}')
-    assert paraphrase.folder_of(None) == Path("models/sft")
+    assert paraphrase.arm_folder(None) == Path("models/sft")
 
 
 def test_a_store_that_cannot_be_used_is_said_and_the_folder_speaks(
@@ -178,13 +178,13 @@ def test_a_store_that_cannot_be_used_is_said_and_the_folder_speaks(
     write_params()
     shutil.copytree(tiny_student, "models/sft")
     Path("mlflow.db").write_text("not a database " * 100)
-    assert paraphrase.registered() is None
+    assert paraphrase.champion_uri() is None
     assert "Using the model folder." in capsys.readouterr().err
 
 
 def test_a_store_without_a_champion_leaves_the_word_to_the_folder(checkout: Path) -> None:
     write_params()
-    assert paraphrase.registered() is None
+    assert paraphrase.champion_uri() is None
 
 
 class Parrot:
