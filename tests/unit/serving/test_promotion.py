@@ -12,7 +12,7 @@ import yaml
 
 from cli_runner import quip
 from fake_endpoint import CRITIC_PROMPT, ChatServer, likes
-from quip.cli.skill_packs import overlaid
+from quip.cli.skill_packs import merge_params
 from quip.core.jsonl import write_rows
 from quip.core.params import read_params
 from quip.core.records import LiteralText, Response
@@ -50,7 +50,7 @@ def project(checkout: Path, server: ChatServer, monkeypatch: pytest.MonkeyPatch)
         "debias": {"scale": 1.0, "per_word": 0.0},
         "respond": {"num_beams": 1, "max_new_tokens": 4},
     }
-    params = overlaid(read_params(SHIPPED), roles)
+    params = merge_params(read_params(SHIPPED), roles)
     Path("params.yaml").write_text(yaml.safe_dump(params))
     folder = checkout / "prompts"
     folder.mkdir()
