@@ -230,7 +230,7 @@ def lay_out(project: Path) -> None:
 
     from quip.cli import try_run
 
-    try_run.make(ROOT, project)
+    try_run.lay_out(ROOT, project)
     with Repo(str(project)) as repo:
         stages = list(repo.index.stages)
         for item in [

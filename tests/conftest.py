@@ -15,7 +15,7 @@ from checkout_status import unchanged
 from fake_endpoint import CRITIC_PROMPT, ChatServer
 from project_commands import CANARY
 from quip.cli import try_run
-from quip.cli.skill_packs import overlaid
+from quip.cli.skill_packs import merge_params
 from quip.core.params import read_params
 from quip.llm.requests import prompts
 from quip.tracking import mlflow_store
@@ -49,7 +49,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pa
 
     def make(**changes: Any) -> Path:
         folder.mkdir(exist_ok=True)
-        params = overlaid(read_params(SHIPPED_PARAMS), changes)
+        params = merge_params(read_params(SHIPPED_PARAMS), changes)
         (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
         monkeypatch.chdir(folder)
         return folder
@@ -66,7 +66,7 @@ def scripted_project(server: ChatServer, project: Callable[..., Path]) -> Callab
         "critic": {"kind": "mcp", "endpoint": "scripted", "prompt": "critic", "samples": 3},
         "judge": {"endpoints": ["scripted"], "learned": False, "prompt": "critic", "samples": 3},
     }
-    return lambda **changes: project(**overlaid(roles, changes))
+    return lambda **changes: project(**merge_params(roles, changes))
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, migrated_database:
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small project, run once with real weights and a real `dvc repro`: minutes."""
     folder = tmp_path_factory.mktemp("small")
-    try_run.make(ROOT, folder)
+    try_run.lay_out(ROOT, folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OPENAI_API_KEY", CANARY)
         assert try_run.repro(folder) == 0

@@ -25,7 +25,7 @@ import yaml
 
 from dvc_pipeline import expanded, run, walk
 from fake_endpoint import CRITIC_PROMPT, Body, ChatServer, chat, likes, shown
-from quip.cli.skill_packs import overlaid
+from quip.cli.skill_packs import merge_params
 from quip.core.jsonl import read_rows, write_rows
 from quip.core.params import read_params
 from quip.core.records import Critique, GoldPair, Response
@@ -274,7 +274,7 @@ def world(
 
 
 def write_params(changes: dict[str, Any], base: Path = SHIPPED_PARAMS) -> None:
-    params = overlaid(read_params(base), changes)
+    params = merge_params(read_params(base), changes)
     Path("params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
 
 

@@ -82,7 +82,7 @@ def clone(small: Path, tmp_path: Path) -> Path:
     if not Path(sys.prefix, "bin", "activate").is_file():
         pytest.skip("the tests do not run in a virtual environment, which the tutorial activates")
     folder = tmp_path / "clone"
-    try_run.copy(ROOT, folder, try_run.listed(ROOT))
+    try_run.copy_files(ROOT, folder, try_run.project_files(ROOT))
     subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
     (folder / ".venv").mkdir()
     (folder / ".venv" / "bin").symlink_to(Path(sys.prefix, "bin"))

@@ -72,7 +72,7 @@ def lay_out(folder: Path, url: str) -> Path:
     )
     shutil.copy(ROOT / "tests" / "support" / "stub_stages.py", folder)
     entry = {"base_url": url, "model": "m", "concurrency": 4}
-    params = skill_packs.overlaid(
+    params = skill_packs.merge_params(
         read_params(ROOT / "params.yaml"), {**SMALL, "endpoints": {"scripted": entry}}
     )
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))

@@ -1,17 +1,17 @@
-"""The command `quip`, and what only a command does.
+"""The command `quip` and the modules behind its verbs.
 
 Imports only stages, serving, reporting, evaluation, training, critics, llm, data, models, tracking,
 core and runtime.
 
     calls           `quip calls`
     doctor          `quip doctor`
-    doctor_checks   disk, stores and locks
+    doctor_checks   the checks of endpoints, disk, stores and locks
     examples        `quip examples`
     human           `quip human`
     main            the verbs
     new_project     `quip init`
     plan            `quip plan`
-    skill_packs     packs of prompts, data and params
+    skill_packs     packs of prompts, texts and params for one skill
     terminal_input  input and output of `quip say`
     try_run         `quip try`
 """

@@ -1,4 +1,4 @@
-"""`quip calls`: look into the call store, copy it, thin it out, import what stages have kept."""
+"""`quip calls`: list, export and prune the call store; import the calls that stages wrote."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ app = typer.Typer(no_args_is_help=True, help="The replies that are paid for and 
 
 
 @contextmanager
-def opened() -> Iterator[CallStore]:
+def use_store() -> Iterator[CallStore]:
     from quip.llm.reply_store import open_store
 
     store = open_store()
@@ -38,15 +38,15 @@ def newest(n: Annotated[int, typer.Option(min=1, help="How many.")] = 20) -> Non
     """The newest records, one a line."""
     from collections import deque
 
-    with opened() as store:
+    with use_store() as store:
         for record in deque(store.records(), maxlen=n):
-            typer.echo(line(record))
+            typer.echo(record_line(record))
 
 
 @app.command()
 def show(key: Annotated[str, typer.Argument(help="A key, or how it begins.")]) -> None:
     """One record as JSON."""
-    with opened() as store:
+    with use_store() as store:
         found = [record for record in store.records() if record.key.startswith(key)]
     if len({record.key for record in found}) != 1:
         raise DataError(
@@ -60,7 +60,7 @@ def show(key: Annotated[str, typer.Argument(help="A key, or how it begins.")]) -
 @app.command()
 def count() -> None:
     """Replies and money by model and stage, and the size on disk."""
-    with opened() as store:
+    with use_store() as store:
         typer.echo(table(store.records()))
         size = store.path.stat().st_size
         each = f", {size / len(store):,.0f} bytes a reply" if len(store) else ""
@@ -75,7 +75,7 @@ def export(file: Annotated[Path, typer.Argument(help="A JSONL file to write.")])
     """Every record, as one JSON object a line."""
     from quip.core.jsonl import atomic
 
-    with opened() as store, atomic(file) as handle:
+    with use_store() as store, atomic(file) as handle:
         for record in store.records():
             handle.write(json.dumps(document(record), ensure_ascii=False) + "\n")
 
@@ -88,22 +88,22 @@ def prune(
 ) -> None:
     """Drop replies; what they cost stays counted. Damaged and replaced records go, too."""
     if (model, stage, older) == (None, None, None):
-        raise DataError("prune: say which, by --model, --stage or --older; all of them must hold.")
+        raise DataError("prune: name the replies by --model, --stage or --older (all must match).")
     before = time.time() - (older or 0.0) * DAY
 
-    def falls(record: Record) -> bool:
-        asked = model in (None, record.model) and stage in (None, record.by)
-        return asked and record.kind == "call" and record.at <= before
+    def is_pruned(record: Record) -> bool:
+        matches = model in (None, record.model) and stage in (None, record.by)
+        return matches and record.kind == "call" and record.at <= before
 
-    with opened() as store:
+    with use_store() as store:
         had = len(store)
 
-        def rest(records: list[Record]) -> list[Record]:
-            kept = [record for record in records if not falls(record)]
+        def kept_records(records: list[Record]) -> list[Record]:
+            kept = [record for record in records if not is_pruned(record)]
             return [*kept, *costs(records, kept, store.money)]
 
-        store.rewrite(rest)
-    with opened() as store:
+        store.rewrite(kept_records)
+    with use_store() as store:
         typer.echo(f"{had - len(store):,} replies dropped, {len(store):,} kept")
 
 
@@ -112,7 +112,7 @@ def import_outputs() -> None:
     """Import the replies that stages wrote to data/calls, from there and from DVC's cache."""
     from quip.llm.call_outputs import FOLDER, import_calls
 
-    with opened() as store:
+    with use_store() as store:
         found = import_calls(store)
     if not found:
         raise DataError(f"no calls under {FOLDER} nor in DVC's cache; `dvc pull` brings them.")
@@ -121,7 +121,7 @@ def import_outputs() -> None:
 
 
 def costs(records: Sequence[Record], kept: Sequence[Record], money: float) -> list[Record]:
-    """What no kept record says was spent, as one record a model and stage."""
+    """The money of dropped records, as one record a model and stage."""
     from quip.llm.reply_store import Record
 
     gone = defaultdict[tuple[str, str], float](float)
@@ -142,10 +142,10 @@ def document(record: Record) -> dict[str, Any]:
     return {**found, "payload": record.payload}
 
 
-def line(record: Record) -> str:
+def record_line(record: Record) -> str:
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(record.at))
-    said = document(record).get("reply", {}).get("text") or record.payload
-    return f"{record.key[:12]}  {when}  {record.kind:<6}{record.model}  {record.by}  {said[:60]!r}"
+    text = document(record).get("reply", {}).get("text") or record.payload
+    return f"{record.key[:12]}  {when}  {record.kind:<6}{record.model}  {record.by}  {text[:60]!r}"
 
 
 def table(records: Iterable[Record]) -> str:
@@ -156,7 +156,7 @@ def table(records: Iterable[Record]) -> str:
         money[record.model, record.by] += record.money
     lines = [f"{'replies':>9}{'money':>12}  model, stage"]
     lines += [
-        f"{replies[who]:>9,}{money[who]:>12,.4f}  {', '.join(filter(None, who))}"
-        for who in sorted(money)
+        f"{replies[key]:>9,}{money[key]:>12,.4f}  {', '.join(filter(None, key))}"
+        for key in sorted(money)
     ]
     return "\n".join(lines)

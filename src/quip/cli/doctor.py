@@ -1,4 +1,8 @@
-"""What is missing in this checkout and how to mend it. Looks only, changes nothing."""
+"""`quip doctor`: reports what is missing or wrong in this checkout, and the remedy.
+
+The checks only read; they change nothing. Those of endpoints, disk, stores and locks are in
+`doctor_checks`.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +22,13 @@ from pydantic import BaseModel
 from quip.cli.doctor_checks import (
     Finding,
     addresses,
-    calls,
-    database,
+    call_store,
     disk,
     dvc_locks,
     keys,
     roles_endpoints,
-    stages_at_work,
+    running_stages,
+    tracking_store,
 )
 from quip.core import params
 from quip.llm.endpoints import endpoint
@@ -37,21 +41,22 @@ PACKAGES = ("dvc", "mlflow", "torch", "transformers", "trl", "aiohttp", "xllamac
 REQUIREMENTS = Path("requirements.txt")
 
 
-def examine() -> list[Finding]:
+def run_checks() -> list[Finding]:
+    """The findings of all checks, in order."""
     checks = (
         python,
         packages,
-        code,
+        imported_code,
         weight_files,
         parameters,
         keys,
         addresses,
         pipeline,
         disk,
-        calls,
-        database,
+        call_store,
+        tracking_store,
         dvc_locks,
-        stages_at_work,
+        running_stages,
     )
     return [finding for check in checks for finding in check()]
 
@@ -66,8 +71,9 @@ def python() -> Iterator[Finding]:
 
 
 def packages() -> Iterator[Finding]:
-    """Every pinned package in its pinned version; without the pins, the main ones at all."""
-    wrong = [f"{name} {found or 'missing'}" for name, found in strays(pinned_versions())]
+    """Whether every pinned package has its pinned version; without pins, whether the main packages
+    are installed."""
+    wrong = [f"{name} {found or 'missing'}" for name, found in wrong_versions(pinned_versions())]
     if wrong:
         yield Finding(
             "mend", f"packages: {', '.join(wrong)}", "`make setup` (after `rm .venv/.ready`)"
@@ -77,14 +83,16 @@ def packages() -> Iterator[Finding]:
 
 
 def pinned_versions() -> dict[str, str | None]:
-    """Package -> pinned version of requirements.txt; comments, options and markers left out."""
+    """Package -> pinned version by requirements.txt, without comments, options and markers; the
+    main packages with None when the file is missing."""
     if not REQUIREMENTS.is_file():
         return dict.fromkeys(PACKAGES)
     pins = re.findall(r"^([\w.-]+)==([\w.+!-]+)", REQUIREMENTS.read_text("utf-8"), re.MULTILINE)
     return dict(pins)
 
 
-def strays(wanted: dict[str, str | None]) -> Iterator[tuple[str, str | None]]:
+def wrong_versions(wanted: dict[str, str | None]) -> Iterator[tuple[str, str | None]]:
+    """(package, installed version or None) of each package that is missing or off its pin."""
     for name, pin in wanted.items():
         try:
             found = version(name)
@@ -95,15 +103,15 @@ def strays(wanted: dict[str, str | None]) -> Iterator[tuple[str, str | None]]:
             yield name, f"{found} (pinned {pin})"
 
 
-def code() -> Iterator[Finding]:
-    """The code that runs is this checkout's: DVC watches src/quip here, whatever is imported."""
+def imported_code() -> Iterator[Finding]:
+    """Whether the imported `quip` equals src/quip of this checkout, which DVC watches."""
     own, imported = Path("src/quip"), Path(__file__).parents[1]
     if not own.is_dir() or own.resolve() == imported:
         return
     names = [file.relative_to(own) for file in sorted(own.rglob("*.py"))]
     _, differing, absent = filecmp.cmpfiles(own, imported, map(str, names), shallow=False)
     if differing or absent:
-        what = f"`python` runs the quip of {imported}, whose {[*differing, *absent][0]} is another"
+        what = f"`python` runs the quip of {imported}, whose {[*differing, *absent][0]} differs"
         remedy = "`export PYTHONPATH=$PWD/src`, or `make setup` and this project's own .venv"
         yield Finding("mend", what, remedy)
 
@@ -120,7 +128,7 @@ def weight_files() -> Iterator[Finding]:
 
 
 def parameters() -> Iterator[Finding]:
-    """Every section as its stage will read it, and no section that nobody reads."""
+    """Whether every section of params.yaml is valid for its stage, and no section is unknown."""
     try:
         models = section_models()
     except ImportError as error:
@@ -134,7 +142,8 @@ def parameters() -> Iterator[Finding]:
 
 
 def section_models() -> dict[str, type[BaseModel]]:
-    """Section -> the model that reads it: a stage's `Params`, or the one several stages share."""
+    """Section -> the pydantic model that reads it: a stage's `Params`, or a model that stages
+    share."""
     from quip.critics.critic_kinds import CriticParams
     from quip.critics.debiasing import Debias
     from quip.critics.judges import JudgeParams

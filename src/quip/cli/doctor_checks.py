@@ -1,4 +1,4 @@
-"""Disk, stores and locks of this checkout, for `quip doctor`. Looks only, changes nothing."""
+"""Checks of endpoints, disk, stores and locks for `quip doctor`. They change nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
-from quip.cli import doctor_checks
 from quip.core import params
 from quip.llm.endpoints import Endpoint, api_key, endpoint
 from quip.llm.reply_store import CallStore
@@ -31,8 +30,8 @@ from quip.tracking import mlflow_store, runs
 SECONDS = 5.0
 
 
-def get(url: str, key: str | None = None) -> int | str:
-    """The HTTP status of a GET, whatever it is; or, when nobody answers, why."""
+def http_status(url: str, key: str | None = None) -> int | str:
+    """The HTTP status of a GET; the reason as text when there is no answer."""
     if not url.startswith(("http://", "https://")):
         return "not an http address"
     headers = {"Authorization": f"Bearer {key}"} if key else {}
@@ -49,7 +48,8 @@ def get(url: str, key: str | None = None) -> int | str:
 
 
 def used_endpoints() -> Iterator[tuple[str, Endpoint]]:
-    """Every endpoint that some role uses; none where params.yaml is wrong, which `doctor` says."""
+    """(name, settings) of every endpoint that a role uses; empty when params.yaml is wrong, which
+    the check of params reports."""
     try:
         names, _ = roles_endpoints(params.read_params())
         found = [(name, endpoint(name)) for name in names]
@@ -59,7 +59,7 @@ def used_endpoints() -> Iterator[tuple[str, Endpoint]]:
 
 
 def keys() -> Iterator[Finding]:
-    """The key of every endpoint that some role uses; it is never shown."""
+    """Whether the API key of every endpoint in use is set. Keys are never printed."""
     for name, settings in used_endpoints():
         try:
             key = api_key(name, settings)
@@ -73,23 +73,26 @@ def keys() -> Iterator[Finding]:
 
 
 def addresses() -> Iterator[Finding]:
-    """Whether every endpoint that some role uses answers, and takes the key: its list of models is
-    asked for, which costs nothing. Not every server has one, so that any answer will do."""
+    """Whether every endpoint in use answers and accepts the key.
+
+    The check asks for the list of models, which costs nothing. Some servers have no such list, so
+    any answer but a refusal counts.
+    """
     for name, settings in used_endpoints():
         if settings.embedded:
             yield Finding("ok", f"endpoint '{name}': runs in the stage's own process")
         elif settings.by_file:
             yield Finding("ok", f"endpoint '{name}': answers by hand")
         else:
-            yield answering(name, settings)
+            yield check_address(name, settings)
 
 
-def answering(name: str, settings: Endpoint) -> Finding:
+def check_address(name: str, settings: Endpoint) -> Finding:
     try:
         key = api_key(name, settings)
     except EndpointError:
-        key = None  # said by `keys`
-    status = get(f"{settings.base_url}/models", key)
+        key = None  # `keys` reports it
+    status = http_status(f"{settings.base_url}/models", key)
     where = f"endpoint '{name}': {settings.base_url}"
     if isinstance(status, str):
         variable = f"QUIP_BASE_URL_{name.upper().replace('-', '_')}"
@@ -105,6 +108,7 @@ def answering(name: str, settings: Endpoint) -> Finding:
 
 
 def roles_endpoints(sections: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
+    """The names of the endpoints that the roles use, and the section `endpoints`."""
     names = [(sections.get(role) or {}).get("endpoint") for role in ("teacher", "critic")]
     names += (sections.get("judge") or {}).get("endpoints") or []
     names += [(sections.get("safety") or {}).get("endpoint"), *audited_endpoints(sections)]
@@ -112,7 +116,8 @@ def roles_endpoints(sections: dict[str, Any]) -> tuple[list[str], dict[str, Any]
 
 
 def audited_endpoints(sections: dict[str, Any]) -> list[str]:
-    """The endpoints that critics of a panel or of the audit name themselves (`mcp@openai`)."""
+    """The endpoints that critics of a panel or of the audit name in their short form
+    (`mcp@openai`)."""
     critic, audit = (sections.get(name) or {} for name in ("critic", "audit"))
     panel = (critic.get("panel") or {}).get("signals") if critic.get("kind") == "panel" else []
     return [
@@ -123,8 +128,8 @@ def audited_endpoints(sections: dict[str, Any]) -> list[str]:
 
 
 def tracking_server(uri: str) -> Finding:
-    """A server is asked for its health, as MLflow's own clients do; a database is not asked."""
-    status = get(f"{uri}/health") if uri.startswith("http") else 200
+    """Whether a tracking server answers at /health, as MLflow's clients ask; a database passes."""
+    status = http_status(f"{uri}/health") if uri.startswith("http") else 200
     if status == 200:
         return Finding("ok", f"MLflow store: {without_password(uri)}")
     what = f"MLflow store: {without_password(uri)} does not answer ({status})"
@@ -140,7 +145,7 @@ Level = Literal["ok", "note", "mend"]
 
 @dataclass(frozen=True)
 class Finding:
-    """`mend` stops a run; a `note` is worth knowing and mends itself or may stay."""
+    """Result of a check. `mend` stops a run; a `note` does not, or resolves itself."""
 
     level: Level
     what: str
@@ -154,25 +159,27 @@ FREE_GIB = 6
 
 
 def disk() -> Iterator[Finding]:
-    """Room for a run here, and for the weights that are still to be fetched, where they go."""
+    """Free space for a run, and in the cache for the weights that are still to be fetched."""
     remedy = "`dvc gc --workspace` drops what no stage needs"
-    yield room(paths.root(), FREE_GIB, f"a run wants {FREE_GIB}; {remedy}")
+    yield check_space(paths.root(), FREE_GIB, f"a run wants {FREE_GIB}; {remedy}")
     lacking = sum(size for _, size in weights.missing_models(MODELS)) / 2**30
     if lacking:
         wanted = f"the weights want {2 * lacking:,.1f}; QUIP_CACHE names another folder"
-        yield room(weights.cache(), 2 * lacking, wanted)  # the packages are kept till all is there
+        yield check_space(
+            weights.cache(), 2 * lacking, wanted
+        )  # the packages are kept till all is there
 
 
-def room(folder: Path, gib: float, remedy: str) -> Finding:
-    """`folder` need not exist yet."""
+def check_space(folder: Path, gib: float, remedy: str) -> Finding:
+    """Whether `gib` are free on the disk of `folder`, which need not exist yet."""
     there = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(there).free / 2**30
     what = f"{free:,.0f} GiB free on the disk of {folder}"
     return Finding("ok", what) if free >= gib else Finding("mend", what, remedy)
 
 
-def calls() -> Iterator[Finding]:
-    """The store of paid replies: readable, and none of them damaged."""
+def call_store() -> Iterator[Finding]:
+    """Whether the call store is readable and no record is damaged."""
     journal = paths.root() / ".quip" / "calls.journal"
     if not journal.is_file():
         yield Finding("note", "call store: no reply is kept yet", "made by the first call")
@@ -190,11 +197,11 @@ def calls() -> Iterator[Finding]:
         yield Finding("ok", f"call store: {kept:,} replies")
 
 
-def database() -> Iterator[Finding]:
-    """The tracking store: whole, and its artifacts still where the addresses say."""
+def tracking_store() -> Iterator[Finding]:
+    """Whether the tracking store is intact and its artifact addresses are valid here."""
     file = mlflow_store.database_file()
     if file is None:
-        yield doctor_checks.tracking_server(mlflow_store.store_uri())
+        yield tracking_server(mlflow_store.store_uri())
     elif not file.exists():
         yield Finding("note", "mlflow.db is not there yet", "made by the first training stage")
     else:
@@ -213,23 +220,26 @@ def examine_database(file: Path) -> Finding:
         return Finding("mend", f"{file.name} cannot be read ({error})", aside)
     if state != "ok":
         return Finding("mend", f"{file.name} is damaged ({state})", aside)
-    if found and moved(found[0]):
+    if found and is_moved(found[0]):
         what = f"{file.name} points to {found[0]}: this checkout was moved"
         return Finding("note", what, "`dvc repro -f -s register` registers the models anew")
     return Finding("ok", file.name)
 
 
-def moved(location: str) -> bool:
+def is_moved(location: str) -> bool:
     parts = urlsplit(location)
     here = mlflow_store.artifact_uri() == location
     return parts.scheme == "file" and not here and not Path(unquote(parts.path)).exists()
 
 
 def dvc_locks() -> Iterator[Finding]:
-    """DVC frees its locks when it dies, but for a read-write table that a kill cut in two and
-    for hard-linked locks (`core.hardlink_lock`), which outlive their owner."""
+    """Locks of DVC that are held or left over.
+
+    DVC's locks end with its process. Two things outlive it: a read-write table that a kill has cut
+    off, and hard-linked locks (`core.hardlink_lock`).
+    """
     lock, table = Path(".dvc/tmp/lock"), Path(".dvc/tmp/rwlock")
-    if lock.is_file() and held(lock):
+    if lock.is_file() and is_locked(lock):
         yield Finding("note", "another dvc is at work here", "wait for it to end")
     elif lock.is_file() and (owner := dead_owner(lock)):
         yield Finding("mend", f"{lock} is held by dead process {owner}", f"`rm {lock}`")
@@ -237,8 +247,8 @@ def dvc_locks() -> Iterator[Finding]:
         yield Finding("mend", f"{table} is cut off", f"with no dvc running, `rm {table}`")
 
 
-def held(file: Path) -> bool:
-    """Whether some process holds the lock of `file`."""
+def is_locked(file: Path) -> bool:
+    """Whether a process holds the lock of `file`."""
     with file.open("r+b") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -248,7 +258,8 @@ def held(file: Path) -> bool:
 
 
 def dead_owner(lock: Path) -> int | None:
-    """The process named in a hard-linked lock file (`path:host:pid:random`), if it is gone."""
+    """The process named in a hard-linked lock file (`path:host:pid:random`) if it has ended, else
+    None."""
     found = re.search(r":([^:]+):(\d+):\d+\s*$", lock.read_text("utf-8", errors="replace"))
     here = found and found.group(1) == os.uname().nodename
     return (
@@ -266,8 +277,8 @@ def is_json(file: Path) -> bool:
     return True
 
 
-def stages_at_work() -> Iterator[Finding]:
+def running_stages() -> Iterator[Finding]:
     for file in sorted(Path(".quip/locks").glob("*.lock")):
-        if held(file):
+        if is_locked(file):
             what = f"stage {file.stem} is still running in another process"
             yield Finding("note", what, "`dvc repro` waits for it")

@@ -1,7 +1,7 @@
-"""`quip examples`: test sentences beside what the teacher and every trained student made of them.
+"""`quip examples`: test sentences beside the texts of the teacher and of every trained student.
 
-The order of the sentences is that of the sha256 of their ids, as in the report: nobody can choose
-which are shown. README.md keeps the same texts between two marks.
+The sentences are ordered by the sha256 of their ids, as in the report, so that nobody chooses
+which are shown. README.md holds the same texts between two marks.
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ BLOCK = "examples"
 WIDTH = 100
 
 Example = dict[str, str]
-"""Who wrote it -> the text: `literal`, `teacher`, then the arms, `sft` first."""
+"""Author -> text: `literal`, `teacher`, then the arms, `sft` first."""
 
 
-def read(count: int, references: Path = REFERENCES, responses: Path = RESPONSES) -> list[Example]:
-    """The first `count` test sentences by the digest of their id.
+def read_examples(
+    count: int, references: Path = REFERENCES, responses: Path = RESPONSES
+) -> list[Example]:
+    """The first `count` test sentences by the digest of their ids, with their texts.
 
-    Raises DataError where no student has answered yet or a file cannot be read.
+    Raises DataError when no student has answered yet or a file cannot be read.
     """
     arms = [arm for arm in KNOWN_ARMS if (responses / f"{arm}.jsonl").is_file()]
     if not arms:
@@ -41,7 +43,7 @@ def read(count: int, references: Path = REFERENCES, responses: Path = RESPONSES)
 def examples(
     references: Sequence[Reference], answers: Mapping[str, Sequence[Response]]
 ) -> list[Example]:
-    """The teacher's first text of every reference beside the answer of every arm that has one."""
+    """For every reference: the literal, the teacher's first text, and each arm's answer if any."""
     texts = {arm: {row.input: row.text for row in rows} for arm, rows in answers.items()}
     return [
         {"literal": row.literal, "teacher": row.paraphrases[0]}
@@ -50,18 +52,18 @@ def examples(
     ]
 
 
-def text(found: Sequence[Example]) -> str:
-    """One paragraph an example, one text a line, an empty line between two examples."""
-    return "\n\n".join("\n".join(lines(example)) for example in found)
+def as_text(found: Sequence[Example]) -> str:
+    """The examples as text: a paragraph each, a line per author."""
+    return "\n\n".join("\n".join(example_lines(example)) for example in found)
 
 
-def lines(example: Example) -> Iterator[str]:
+def example_lines(example: Example) -> Iterator[str]:
     indent = max(map(len, example)) + 2
-    for who, said in example.items():
-        one_line = " ".join(said.split())
-        yield fill(who.ljust(indent) + one_line, WIDTH, subsequent_indent=" " * indent)
+    for author, text in example.items():
+        one_line = " ".join(text.split())
+        yield fill(author.ljust(indent) + one_line, WIDTH, subsequent_indent=" " * indent)
 
 
-def markdown(found: Sequence[Example]) -> str:
-    """README's block, marks included."""
-    return add_marks(BLOCK, f"```text\n{text(found)}\n```")
+def as_markdown(found: Sequence[Example]) -> str:
+    """The block of README.md, marks included."""
+    return add_marks(BLOCK, f"```text\n{as_text(found)}\n```")

@@ -1,4 +1,4 @@
-"""`quip human`: blind pairs for people, and what they said; see docs/evaluation.md."""
+"""`quip human`: a blind study with people, its page and its results (docs/evaluation.md)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ FOLDER = Path("data/human")
 app = typer.Typer(no_args_is_help=True, help="Ask people, blind, on a page of its own.")
 
 
-class Counting(BaseModel):
-    """What `read` needs of the section `evaluate`."""
+class IntervalParams(BaseModel):
+    """The keys of section `evaluate` that `read` uses."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -46,15 +46,15 @@ def make(
     """Write one HTML page of blind pairs to send out, and the key to keep."""
     from quip.evaluation import blind_study
 
-    names = chosen(arms)
-    literals, texts = blind_study.read_texts(names, split_of(split), responses, references)
+    names = selected_arms(arms)
+    literals, texts = blind_study.read_texts(names, check_split(split), responses, references)
     key = blind_study.draw_pairs(
-        literals, texts, blind_study.arm_pairs(names, duels), split_of(split), n, seed
+        literals, texts, blind_study.arm_pairs(names, duels), check_split(split), n, seed
     )
     blind_study.write_study(key, out)
-    few = f" (only {len(literals)} inputs)" if len(literals) < n else ""
+    shortage = f" (only {len(literals)} inputs)" if len(literals) < n else ""
     typer.echo(
-        f"{out}: {len(key.pairs)} pairs{few}; {len(key.same)} more, of equal texts, are ties. "
+        f"{out}: {len(key.pairs)} pairs{shortage}; {len(key.same)} pairs of equal texts are ties. "
         f"Send it out.\n{blind_study.key_path(out)}: who wrote what. Keep it to yourself.\n"
         f"Next: quip human read FILES... --key {blind_study.key_path(out)}"
     )
@@ -76,11 +76,11 @@ def read(
     from quip.critics.debiasing import Debias
     from quip.evaluation import blind_study, blind_study_results
 
-    opened = blind_study.read_key(key)
-    raters = blind_study_results.read_answer_files(files, opened, partial)
-    counting = load("evaluate", Counting)
+    study_key = blind_study.read_key(key)
+    raters = blind_study_results.read_answer_files(files, study_key, partial)
+    counting = load("evaluate", IntervalParams)
     found = blind_study_results.summarise(
-        opened,
+        study_key,
         raters,
         blind_study_results.read_verdicts(verdicts),
         load("debias", Debias),
@@ -89,23 +89,24 @@ def read(
     write_json(out / "people.json", found)
     typer.echo(blind_study_results.summary_text(found))
     for question in blind_study_results.QUESTIONS:
-        pairs = blind_study_results.gold_pairs(opened, question, raters)
+        pairs = blind_study_results.gold_pairs(study_key, question, raters)
         write_rows(out / f"votes_{question}.jsonl", pairs)
         typer.echo(f"{out / f'votes_{question}.jsonl'}: {len(pairs)} gold pairs")
 
 
-def chosen(arms: str | None) -> list[str]:
-    """The arms named; those of params.yaml when none is."""
+def selected_arms(arms: str | None) -> list[str]:
+    """The arms of a list with commas; the arms of params.yaml without one. Raises ParamsError when
+    there is none."""
     from quip.core.params import read_params
 
     names = arms.split(",") if arms else read_params().get("arms") or []
     found = [name.strip() for name in names if name.strip()]
     if not found:
-        raise ParamsError("no arm is named: give --arms, or put some into arms in params.yaml.")
+        raise ParamsError("no arm is named: give --arms, or list arms in params.yaml.")
     return list(dict.fromkeys(found))
 
 
-def split_of(name: str) -> Any:
+def check_split(name: str) -> Any:
     if name not in ("train", "val", "test", "ood"):
-        raise ParamsError(f"there is no split '{name}': want val, test or ood.")
+        raise ParamsError(f"there is no split '{name}'. Choose val, test or ood.")
     return name

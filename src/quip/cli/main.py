@@ -1,4 +1,4 @@
-"""The command `quip`. Every verb imports what it needs when it runs, so that help comes at once."""
+"""The command `quip` and its verbs. Each verb imports its modules when it runs, so help is fast."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TRY_NEXT = (
 
 
 class Verbs(TyperGroup):
-    """Ends a verb that raised QuipError with its one line and its exit code."""
+    """Group of verbs that prints a QuipError as one line and ends with its exit code."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -52,7 +52,7 @@ app.add_typer(human.app, name="human")
 @app.command()
 def say(
     text: Annotated[
-        str | None, typer.Argument(help="A literal sentence; without one, a line each is read.")
+        str | None, typer.Argument(help="A literal sentence; without one, lines are read.")
     ] = None,
     n: Annotated[int, typer.Option(min=1, max=100, help="How many paraphrases.")] = 3,
     seed: Annotated[int, typer.Option(help="Other seeds, other paraphrases.")] = 0,
@@ -69,16 +69,16 @@ def say(
     ] = 0.0,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a sentence.")] = False,
 ) -> None:
-    """Say TEXT with humor: paraphrases from the champion. Reads a terminal or a pipe, too."""
+    """Say TEXT with humor: paraphrases from the champion. Also reads a terminal or a pipe."""
     if text is not None and not text.strip():
         raise DataError('TEXT is empty. Try: quip say "I missed my bus."')
     from quip.cli import terminal_input
     from quip.serving import paraphrase
 
-    speaker = paraphrase.speaker(arm)
+    generate = paraphrase.load_paraphraser(arm)
     options = {"num_return_sequences": n, "seed": seed, "temperature": temperature}
-    for literal in [text.strip()] if text else terminal_input.lines():
-        texts = [line for line in dict.fromkeys(speaker(literal, options)) if line]
+    for literal in [text.strip()] if text else terminal_input.read_sentences():
+        texts = [line for line in dict.fromkeys(generate(literal, options)) if line]
         typer.echo(terminal_input.as_json(literal, texts, seed) if json else "\n".join(texts))
 
 
@@ -100,7 +100,7 @@ def versions(
         str | None, typer.Option(help="Only those made in this branch (or tag, or commit).")
     ] = None,
 ) -> None:
-    """Model versions, newest first, and how each champion became that."""
+    """Model versions, newest first, and the promotions of each champion."""
     from quip.serving.paraphrase import model_name
     from quip.tracking import provenance, runs
 
@@ -110,7 +110,7 @@ def versions(
 
 @app.command()
 def sync() -> None:
-    """Send MLflow what is kept for it; link versions to commits."""
+    """Send kept entries to MLflow; link versions to commits."""
     from quip.serving.paraphrase import model_name
     from quip.tracking import provenance, runs
 
@@ -121,16 +121,16 @@ def sync() -> None:
 @app.command()
 def promote(
     version: Annotated[str, typer.Argument(help="A version's number or alias.")] = "challenger",
-    force: Annotated[bool, typer.Option(help="Do not ask whether it is better.")] = False,
+    force: Annotated[bool, typer.Option(help="Promote without a comparison.")] = False,
     reason: Annotated[str, typer.Option(help="Why it is forced; kept with the version.")] = "",
 ) -> None:
     """Make VERSION the champion, if it beats the present one.
 
-    The two are compared head to head; unless the whole interval of VERSION's score lies above one
-    half, the command says by how much it falls short and ends with 1.
+    The two are compared head to head. VERSION is promoted when the whole interval of its score
+    lies above one half; else the command reports the shortfall and ends with 1.
     """
     if force != bool(reason.strip()):
-        raise DataError('--force and --reason "..." go together: a forced promotion says why.')
+        raise DataError('--force and --reason "..." go together: a forced promotion needs both.')
     from quip.serving import promotion
     from quip.serving.paraphrase import model_name
     from quip.tracking import runs
@@ -153,15 +153,15 @@ def serve(
 ) -> None:
     """An OpenAI-compatible endpoint and a page to compare and vote.
 
-    The page shows what two VERSIONS make of a sentence, without saying which is which.
+    The page shows the paraphrases of two VERSIONS side by side, without their names.
     """
     import uvicorn
 
     from quip.serving import loaded_models, paraphrase, server
 
-    paraphrase.gentle()
-    found = loaded_models.gather(versions or [])
-    typer.echo(f"quip: {', '.join(voice.name for voice in found)}")
+    paraphrase.use_passive_threads()
+    found = loaded_models.load_models(versions or [])
+    typer.echo(f"quip: {', '.join(model.name for model in found)}")
     typer.echo(f"quip: page http://{host}:{port}/  endpoint http://{host}:{port}/v1")
     uvicorn.run(server.make_app(found, votes), host=host, port=port, log_level="warning")
 
@@ -174,23 +174,23 @@ def export(
     out: Annotated[Path, typer.Option(help="A new folder; an earlier export is replaced.")],
     gguf: Annotated[
         Literal["f16", "f32"] | None,
-        typer.Option(help="Also a GGUF file for llama.cpp and Ollama, held against the student."),
+        typer.Option(help="Also a GGUF file for llama.cpp and Ollama, compared with the student."),
     ] = None,
     push: Annotated[
         str | None, typer.Option(metavar="REPO", help="Say what would go to this hub repository.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="With --push: really send it.")] = False,
 ) -> None:
-    """Hand a student on: safetensors, a model card, a GGUF if wanted."""
+    """Export a student: safetensors, a model card, a GGUF if wanted."""
     if yes and not push:
-        raise DataError("--yes goes with --push REPO: it says that the export is to be sent.")
+        raise DataError("--yes goes with --push REPO: it sends the export there.")
     from quip.serving import export as exporting
     from quip.serving import paraphrase
 
-    paraphrase.gentle()
-    paraphrase.quiet()
+    paraphrase.use_passive_threads()
+    paraphrase.hide_progress_bars()
     exporting.export(student, out, gguf)
-    typer.echo(exporting.told(out))
+    typer.echo(exporting.file_list(out))
     if push:
         typer.echo(exporting.push(out, push, send=yes))
 
@@ -201,12 +201,12 @@ def plan(
         Path, typer.Option(help="Another params file, such as params.paper.yaml.")
     ] = PARAMS,
 ) -> None:
-    """Calls, tokens, money and time of a run, before any is spent."""
+    """Calls, tokens, money and time of a run, before it starts."""
     from quip.cli import plan as planning
     from quip.core.params import read_params
 
     sections = read_params(params)
-    works = planning.plan(sections, planning.measure(sections, prepared_here=params == PARAMS))
+    works = planning.plan(sections, planning.measure_data(sections, prepared_here=params == PARAMS))
     typer.echo(planning.table(works, (sections.get("budget") or {}).get("money")))
 
 
@@ -214,12 +214,12 @@ def plan(
 def doctor() -> None:
     """What is missing or wrong here, and how to mend it.
 
-    Looks at Python, packages, weights, params, keys, endpoints, disk, stores and locks, and changes
+    Checks Python, packages, weights, params, keys, endpoints, disk, stores and locks, and changes
     nothing. Ends with 2 when something stops a run.
     """
     from quip.cli import doctor as check
 
-    found = check.examine()
+    found = check.run_checks()
     for finding in found:
         typer.echo(finding.line())
     if any(finding.level == "mend" for finding in found):
@@ -248,17 +248,18 @@ def critics(
         int | None, typer.Option(help="Gold pairs of each kind; all when left out.")
     ] = None,
     half: Annotated[
-        Literal["tune", "held_out"], typer.Option(help="Choose on `tune`; `held_out` is to look.")
+        Literal["tune", "held_out"],
+        typer.Option(help="`tune` to choose a critic, `held_out` to report it."),
     ] = "tune",
     length: Annotated[
         bool,
-        typer.Option("--length", help="Also correct the length, as fitted on the tuning half."),
+        typer.Option("--length", help="Also correct length, as fitted on the tuning half."),
     ] = False,
 ) -> None:
     """Compare critics, prompts and debiasings on gold pairs.
 
-    Each critic answers one half of the gold pairs, with every debiasing; on the tuning half
-    `debias` is also fitted to each.
+    Each critic answers one half of the gold pairs, with every debiasing. On the tuning half
+    `debias` is also fitted to each critic.
     """
     from quip.evaluation import critic_comparison
 
@@ -283,18 +284,18 @@ def grow(
     ] = PARAMS,
     figure: Annotated[Path | None, typer.Option(help="Draw the curve into this SVG file.")] = None,
 ) -> None:
-    """What 50, 200 and 1,000 of people's votes make of a critic.
+    """Learning curve of the learned critic over people's votes.
 
-    Critics are grown from so many votes each and measured on pairs they never saw.
+    Critics are trained on 50, 200, 1,000, ... votes and measured on pairs they never saw.
     """
-    from quip.cli.skill_packs import overlaid
+    from quip.cli.skill_packs import merge_params
     from quip.core.jsonl import atomic
     from quip.core.params import read_params, validate
     from quip.evaluation import critic_learning_curve
     from quip.reporting import svg_plots
     from quip.training.reward import RewardParams
 
-    recipe = overlaid(read_params(), read_params(params))["reward"]
+    recipe = merge_params(read_params(), read_params(params))["reward"]
     checked = validate(recipe, RewardParams, "reward", params)
     data = critic_learning_curve.read_pairs(files, measure)
     typer.echo(
@@ -317,7 +318,7 @@ def lay_out_rounds(
 ) -> None:
     """Collect feedback COUNT times: writes rounds.yaml.
 
-    The epochs of training by feedback are shared out among the rounds.
+    The rounds share the epochs of training on feedback.
     """
     from quip.core.params import read_params
     from quip.training import rounds
@@ -328,7 +329,7 @@ def lay_out_rounds(
 
 
 @app.command(name="try")
-def small(
+def try_pipeline(
     pack: Annotated[
         str | None, typer.Option(help="Another skill: a folder under packs, or a path.")
     ] = None,
@@ -338,14 +339,14 @@ def small(
 ) -> None:
     """The whole pipeline on little data: a first look, in minutes.
 
-    A project of its own with what params.try.yaml changes; nothing here is touched. Its numbers
-    mean nothing.
+    Runs in a project of its own with the values of params.try.yaml; nothing here changes. The data
+    are too few for meaningful numbers.
     """
     from quip.cli import skill_packs, try_run
 
-    found = skill_packs.find(Path.cwd(), pack) if pack else None
+    found = skill_packs.find_pack(Path.cwd(), pack) if pack else None
     folder = folder or Path(".quip", f"try-{found.name}" if found else "try")
-    try_run.make(Path.cwd(), folder, found)
+    try_run.lay_out(Path.cwd(), folder, found)
     code = try_run.repro(folder.resolve())
     if code:
         raise typer.Exit(code)
@@ -369,14 +370,14 @@ def init(
 ) -> None:
     """Lay out this pipeline in FOLDER, for your data and task.
 
-    A git repository of its own, with the code, prompts, texts and params of this one or of a pack,
-    and none of its results (docs/another_skill.md).
+    FOLDER becomes a git repository with this project's code, and its prompts, texts and params or
+    those of a pack, without results (docs/another_skill.md).
     """
     from quip.cli import new_project, skill_packs
 
     project = Path.cwd()
-    found = skill_packs.find(project, pack) if pack else None
-    counts = new_project.start(project, folder, found, data, column)
+    found = skill_packs.find_pack(project, pack) if pack else None
+    counts = new_project.create_project(project, folder, found, data, column)
     parts = ", ".join(f"{part} {counts[part]}" for part in ("train", "val", "test"))
     typer.echo(f"{folder}: sentences {parts}\nNext:")
     for line in (f"cd {folder}", 'git commit --message "A student of my own"', "make run"):
@@ -410,12 +411,12 @@ def examples(
 ) -> None:
     """Test sentences with the texts of teacher and students.
 
-    The first N by the sha256 of their ids, so that nobody chooses which are shown.
+    Shows the first N by the sha256 of their ids, so that nobody chooses them.
     """
     from quip.cli import examples as showing
 
-    found = showing.read(n)
-    typer.echo(showing.markdown(found) if markdown else showing.text(found), nl=not markdown)
+    found = showing.read_examples(n)
+    typer.echo(showing.as_markdown(found) if markdown else showing.as_text(found), nl=not markdown)
 
 
 if __name__ == "__main__":

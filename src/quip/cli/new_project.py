@@ -1,9 +1,9 @@
-"""`quip init DIR`: a fresh git repository with this pipeline, for data and a task of one's own.
+"""`quip init DIR`: a new git repository with this pipeline, for the user's own data and task.
 
-It gets the code, dvc.yaml, the params and the make targets that run them, but no result, no test
-and no page of this project; its prompts and texts are this project's or those of a pack. Sentences
-of one's own become data/raw/literals.jsonl, each with the split that `prepare` would give it, so
-that DVC watches them and a look shows which sentence is in which part.
+The repository gets the code, dvc.yaml, the params and the make targets that run them, but no
+result, test or page of this project. Its prompts and texts are this project's or those of a pack.
+The user's sentences become data/raw/literals.jsonl, which DVC watches; each row holds the split
+that `prepare` would assign.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LITERALS = Path("data/raw/literals.jsonl")
 
 
 class StartError(QuipError):
-    """The new repository could not be made."""
+    """The new repository cannot be created."""
 
 
 class Sentence(LiteralText):
@@ -42,42 +42,42 @@ class Sentence(LiteralText):
     split: Split
 
 
-def start(
+def create_project(
     project: Path,
     folder: Path,
     pack: Path | None = None,
     data: Path | None = None,
     column: str | None = None,
 ) -> Counter[str]:
-    """Make the repository `folder`; returns how many sentences are in which part.
+    """Create the repository `folder`; returns the number of sentences of each split.
 
-    `data` and `column` are a table of sentences as `prepare.source` and `prepare.column` take it.
-    Raises DataError, before anything is made, when `folder` holds something or `data` cannot be
+    `data` and `column` are a table of sentences, as `prepare.source` and `prepare.column` take it.
+    Raises DataError, before anything is written, when `folder` is not empty or `data` cannot be
     read.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(f"{folder} is there already: name a folder that is empty or not there yet.")
-    rows = sentences(data, column) if data else None
-    try_run.copy(project, folder, filter(needed, try_run.listed(project)))
+        raise DataError(f"{folder} exists and is not empty. Name a new or an empty folder.")
+    rows = read_sentences(data, column) if data else None
+    try_run.copy_files(project, folder, filter(is_needed, try_run.project_files(project)))
     if pack:
-        skill_packs.put(pack, folder)
+        skill_packs.install_pack(pack, folder)
     if rows is not None:
         write_rows(folder / LITERALS, rows)
-    skill = f"the pack {pack.name}" if pack else "the project that this one was laid out from"
+    skill = f"the pack {pack.name}" if pack else "the project that this one was created from"
     readme = STARTER.read_text(encoding="utf-8").replace("{skill}", skill)
     (folder / "README.md").write_text(readme, encoding="utf-8")
     make_repository(folder)
     return Counter(row.split for row in read_rows(folder / LITERALS, Sentence))
 
 
-def needed(name: str) -> bool:
-    """Whether a project needs this file of ours to run; `.gitignore`s keep outputs out of git."""
+def is_needed(name: str) -> bool:
+    """Whether a new project needs this file to run; `.gitignore` files keep outputs out of git."""
     ignores = name.startswith(("data/", "models/")) and name.endswith("/.gitignore")
     return name in NEEDED or name.startswith(("src/", "data/raw/", "data/safety/")) or ignores
 
 
-def sentences(data: Path, column: str | None) -> list[Sentence]:
-    """The sentences of `data`, each in the part that `prepare` would put it into."""
+def read_sentences(data: Path, column: str | None) -> list[Sentence]:
+    """The sentences of `data`, each with the split that `prepare` would assign."""
     settings = load("prepare", splits.Params)
     found = read_source("source", str(data.resolve()), column, LITERALS)
     return [
@@ -88,17 +88,17 @@ def sentences(data: Path, column: str | None) -> list[Sentence]:
 
 
 def make_repository(folder: Path) -> None:
-    """`git init`, `dvc init` and everything added; the first commit is the owner's."""
-    run(folder, "git", "init", "--quiet")
-    run(folder, *DVC, "init", "--quiet")
+    """Run `git init` and `dvc init` and add all files; the user makes the first commit."""
+    run_command(folder, "git", "init", "--quiet")
+    run_command(folder, *DVC, "init", "--quiet")
     for name, value in (("core.analytics", "false"), ("core.autostage", "true")):
-        run(folder, *DVC, "config", name, value)
-    run(folder, "git", "add", "--all")
+        run_command(folder, *DVC, "config", name, value)
+    run_command(folder, "git", "add", "--all")
 
 
-def run(folder: Path, *command: str) -> None:
+def run_command(folder: Path, *command: str) -> None:
     own = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "GIT_"))}
     done = subprocess.run(command, cwd=folder, env=own, capture_output=True, text=True)
     if done.returncode:
-        said = (done.stderr or done.stdout).strip()[-300:]
-        raise StartError(f"`{' '.join(command)}` failed in {folder}: {said}")
+        output = (done.stderr or done.stdout).strip()[-300:]
+        raise StartError(f"`{' '.join(command)}` failed in {folder}: {output}")

@@ -1,10 +1,10 @@
-"""What a run would ask of each endpoint and of this machine: calls, tokens, money, time.
+"""`quip plan`: the calls, tokens, money and time of a run, by stage and endpoint.
 
-Counted from params.yaml and the data, before anything is spent; pure but for `measure`. Counts of
-calls are upper limits (identical texts are never asked about, a reply in the call store is never
-asked for again). Tokens of a call are the mean of those that the stage got from the same model
-before, as the store has them; until there are any, they are guessed from the letters of prompt and
-data. Time follows from the speeds below.
+The plan is computed from params.yaml and the data, before anything is spent; all functions but
+`measure_data` are pure. Counts of calls are upper limits: identical texts are never compared, and
+a reply in the call store is never paid for again. Tokens per call are the mean of the stage's
+earlier calls to the same model in the call store; without such calls they are estimated from the
+letters of prompt and data. Time follows from the speeds below.
 """
 
 from __future__ import annotations
@@ -34,29 +34,29 @@ from quip.training.rounds import FEEDBACK_ARMS
 LETTERS_SHOWN = 110
 """Letters of a typical paraphrase."""
 TOKENS_AROUND = 12
-"""Chat markers around the messages of a call."""
+"""Tokens of chat markers around the messages of a call."""
 REASON_TOKENS = 40
-"""A reason of 15 to 20 words and the words around it."""
+"""Tokens of a reason of 15 to 20 words and the words around it."""
 
 # Speeds on two cores with the default models; a GPU or a faster machine beats all of them.
-EMBEDDED = {"teacher": 0.4, "critic": 0.9, "judge": 0.9}
+EMBEDDED_CALLS_PER_SECOND = {"teacher": 0.4, "critic": 0.9, "judge": 0.9}
 """Calls a second."""
 REMOTE_SECONDS = {"teacher": 5.0, "critic": 1.5, "judge": 1.5}
 """Seconds a call, times calls in flight: an ordinary hosted endpoint."""
-ROWS_TRAINED = 3.0
-PAIRS_ALIGNED = 1.5
-TEXTS_SAMPLED = 12.0
-TEXTS_BY_BEAM = 3.3
+TRAINING_ROWS_PER_SECOND = 3.0
+ALIGN_PAIRS_PER_SECOND = 1.5
+SAMPLES_PER_SECOND = 12.0
+BEAM_TEXTS_PER_SECOND = 3.3
 CHECKPOINT_SECONDS = 15.0
-LESSONS_LEARNED = 35.0
-"""Pairs of texts a second that the learned critic is trained on."""
+GRADED_PAIRS_PER_SECOND = 35.0
+"""Training pairs a second of the learned critic."""
 
 
 @dataclass(frozen=True)
 class Data:
-    """How much there is: inputs of each split, held-out gold pairs of each kind (as many are for
-    tuning), mean letters, and the mean tokens (in, out) of a call by (model, stage) as far as there
-    were any."""
+    """Amounts of data: inputs of each split, held-out gold pairs of each kind (there are as many
+    for tuning), mean letters of a literal and of an exemplar, and by (model, stage) the mean tokens
+    (in, out) of earlier calls."""
 
     splits: Mapping[str, int]
     gold: Mapping[str, int]
@@ -85,7 +85,11 @@ def plan(sections: Mapping[str, Any], data: Data) -> list[Work]:
     Raises ParamsError when params.yaml lacks a key that the plan needs.
     """
     try:
-        return [*teaching(sections, data), *feedback(sections, data), *judging(sections, data)]
+        return [
+            *imitation_work(sections, data),
+            *feedback_work(sections, data),
+            *judge_work(sections, data),
+        ]
     except (KeyError, TypeError) as error:
         raise ParamsError(
             f"params.yaml: the plan cannot be made ({type(error).__name__}: {error}). "
@@ -93,48 +97,48 @@ def plan(sections: Mapping[str, Any], data: Data) -> list[Work]:
         ) from None
 
 
-def teaching(sections: Mapping[str, Any], data: Data) -> list[Work]:
+def imitation_work(sections: Mapping[str, Any], data: Data) -> list[Work]:
     teacher, sft = sections["teacher"], sections["sft"]
     letters = (
         prompt_letters(teacher["prompt"]) + data.literal + teacher["exemplars"] * data.exemplar
     )
     out = min(teacher["max_tokens"], tokens(teacher["n"] * (LETTERS_SHOWN + 4)))
     size = (tokens(letters) + TOKENS_AROUND, out)
-    asked = sum(data.splits.values()) - data.splits["train"] + taught(sections, data)
-    rows = pairs_to_imitate(sections, data) * sft["epochs"]
+    asked = sum(data.splits.values()) - data.splits["train"] + teacher_inputs(sections, data)
+    rows = imitation_pairs(sections, data) * sft["epochs"]
     return [
-        called("teacher", "teacher", teacher["endpoint"], asked, size, sections, data),
-        Work("sft", seconds=rows / ROWS_TRAINED + CHECKPOINT_SECONDS * sft["epochs"]),
+        call_work("teacher", "teacher", teacher["endpoint"], asked, size, sections, data),
+        Work("sft", seconds=rows / TRAINING_ROWS_PER_SECOND + CHECKPOINT_SECONDS * sft["epochs"]),
     ]
 
 
-def feedback(sections: Mapping[str, Any], data: Data) -> list[Work]:
+def feedback_work(sections: Mapping[str, Any], data: Data) -> list[Work]:
     candidates = sections["candidates"]
     train = data.splits["train"]
     samples = train * candidates["k"] + best_inputs(sections, data) * candidates["best_of"]
-    trained = [work for arm in sections["arms"] for work in training(arm, sections, data)]
+    trained = [work for arm in sections["arms"] for work in arm_work(arm, sections, data)]
     compare = candidates["compare"]
     return [
-        *growing(sections, data),
-        *audits(sections, data),
-        Work("candidates", seconds=samples / TEXTS_SAMPLED),
-        *criticised("critique", train * compare * (compare - 1) // 2, sections, data),
+        *reward_work(sections, data),
+        *audit_work(sections, data),
+        Work("candidates", seconds=samples / SAMPLES_PER_SECOND),
+        *critic_work("critique", train * compare * (compare - 1) // 2, sections, data),
         *trained,
     ]
 
 
-def growing(sections: Mapping[str, Any], data: Data) -> list[Work]:
-    """The learned critic: every tuning pair and two spoiled texts, each epoch."""
+def reward_work(sections: Mapping[str, Any], data: Data) -> list[Work]:
+    """Training of the learned critic: every tuning pair and two spoiled texts, each epoch."""
     if sections["critic"]["kind"] != LEARNED and not sections["judge"]["learned"]:
         return []
     lessons = 3 * sum(data.gold.values()) * sections["reward"]["epochs"]
-    return [Work("reward", seconds=lessons / LESSONS_LEARNED)]
+    return [Work("reward", seconds=lessons / GRADED_PAIRS_PER_SECOND)]
 
 
-def audits(sections: Mapping[str, Any], data: Data) -> list[Work]:
-    """The critic and every judge that is not the critic itself, on the held-out gold pairs."""
+def audit_work(sections: Mapping[str, Any], data: Data) -> list[Work]:
+    """Audit of the critic and of every judge that is not the critic, on held-out gold pairs."""
     critic, judge = critic_of(sections), sections["judge"]
-    few = sum(min(n, sections["audit"]["per_kind"] or n) for n in data.gold.values())
+    pairs = sum(min(n, sections["audit"]["per_kind"] or n) for n in data.gold.values())
     same = critic.kind == "mcp" and (prompt_name(critic), critic.samples) == (
         judge["prompt"],
         judge["samples"],
@@ -142,26 +146,33 @@ def audits(sections: Mapping[str, Any], data: Data) -> list[Work]:
     others = [name for name in judge["endpoints"] if not (same and name == critic.endpoint)]
     further = [parse(spec, critic) for spec in sections["audit"].get("kinds") or []]
     return [
-        *criticised("audit", few, sections, data),
-        *(compared("audit", "judge", name, few, judge, sections, data) for name in others),
-        *(work for kind in further for work in asked_of("audit", few, kind, sections, data)),
+        *critic_work("audit", pairs, sections, data),
+        *(comparison_work("audit", "judge", name, pairs, judge, sections, data) for name in others),
+        *(
+            work
+            for kind in further
+            for work in calls_of_critic("audit", pairs, kind, sections, data)
+        ),
     ]
 
 
-def criticised(stage: str, pairs: int, sections: Mapping[str, Any], data: Data) -> list[Work]:
-    """`pairs` put to the critic; a learned one costs no call."""
-    return asked_of(stage, pairs, critic_of(sections), sections, data)
+def critic_work(stage: str, pairs: int, sections: Mapping[str, Any], data: Data) -> list[Work]:
+    """Comparisons of `pairs` by the critic; a learned critic costs no call."""
+    return calls_of_critic(stage, pairs, critic_of(sections), sections, data)
 
 
 def critic_of(sections: Mapping[str, Any]) -> CriticParams:
     return validate(sections["critic"], CriticParams, "critic")
 
 
-def asked_of(
+def calls_of_critic(
     stage: str, pairs: int, critic: CriticParams, sections: Mapping[str, Any], data: Data
 ) -> list[Work]:
-    """`pairs` put to one critic. A panel asks all its members; fitting it asks them about the
-    tuning pairs, which counts once, at the audit."""
+    """Comparisons of `pairs` by one critic.
+
+    A panel asks all its members. Its fit also asks them about the tuning pairs, which is counted
+    once, at the audit.
+    """
     if critic.kind == LEARNED:
         return []
     if critic.kind == PANEL:
@@ -171,38 +182,38 @@ def asked_of(
         return [
             work
             for one in members
-            for work in asked_of(stage, pairs + lessons, one, sections, data)
+            for work in calls_of_critic(stage, pairs + lessons, one, sections, data)
         ]
     if critic.kind == "cloze":
         calls = pairs * (4 if critic.calibrated else 2)
         size = (tokens(data.literal + LETTERS_SHOWN) + TOKENS_AROUND, 1)
-        return [called(stage, "critic", critic.endpoint, calls, size, sections, data)]
+        return [call_work(stage, "critic", critic.endpoint, calls, size, sections, data)]
     asker = {"prompt": prompt_name(critic), "samples": critic.samples}
     out = REASON_TOKENS if critic.kind == "mcp_reason" else 0
-    return [compared(stage, "critic", critic.endpoint, pairs, asker, sections, data, out)]
+    return [comparison_work(stage, "critic", critic.endpoint, pairs, asker, sections, data, out)]
 
 
-def training(arm: str, sections: Mapping[str, Any], data: Data) -> list[Work]:
-    """What one arm learns beyond the warm start: from feedback, or more imitation."""
+def arm_work(arm: str, sections: Mapping[str, Any], data: Data) -> list[Work]:
+    """Training of one arm after the warm start: from feedback, or by more imitation."""
     train = data.splits["train"]
     if arm in FEEDBACK_ARMS:
         epochs = sections["align"]["epochs"]
-        seconds = train * epochs / PAIRS_ALIGNED + CHECKPOINT_SECONDS * epochs
+        seconds = train * epochs / ALIGN_PAIRS_PER_SECOND + CHECKPOINT_SECONDS * epochs
         aligned = Work(f"align@{arm}", seconds=seconds)
         if arm != "brio_dpo":
             return [aligned]
-        inputs, n = taught(sections, data), texts_imitated(sections)
+        inputs, n = teacher_inputs(sections, data), paraphrases_per_input(sections)
         pairs = inputs * n * (n - 1) // 2
-        warm = Work("align@warm_brio", seconds=inputs * epochs / PAIRS_ALIGNED)
-        return [*criticised("rank", pairs, sections, data), warm, aligned]
+        warm = Work("align@warm_brio", seconds=inputs * epochs / ALIGN_PAIRS_PER_SECOND)
+        return [*critic_work("rank", pairs, sections, data), warm, aligned]
     if arm in ("ft", "sd"):
         epochs = sections["baseline"]["epochs"]
-        rows = pairs_to_imitate(sections, data) if arm == "ft" else train
-        return [Work(f"baseline@{arm}", seconds=rows * epochs / ROWS_TRAINED)]
+        rows = imitation_pairs(sections, data) if arm == "ft" else train
+        return [Work(f"baseline@{arm}", seconds=rows * epochs / TRAINING_ROWS_PER_SECOND)]
     return []
 
 
-def judging(sections: Mapping[str, Any], data: Data) -> list[Work]:
+def judge_work(sections: Mapping[str, Any], data: Data) -> list[Work]:
     judge, arms = sections["judge"], sections["arms"]
     shown = sum(data.splits[split] for split in judge["splits"])
     answered = sum(data.splits[split] for split in sections["respond"]["splits"])
@@ -213,17 +224,17 @@ def judging(sections: Mapping[str, Any], data: Data) -> list[Work]:
     duels = len(list(combinations(arms, 2))) * fought
     pairs = [*((f"judge@{arm}", shown) for arm in arms), ("duel", duels), ("control", controls)]
     return [
-        *(Work(f"respond@{arm}", seconds=answered / TEXTS_BY_BEAM) for arm in arms),
-        *criticised("control", knock_out, sections, data),
+        *(Work(f"respond@{arm}", seconds=answered / BEAM_TEXTS_PER_SECOND) for arm in arms),
+        *critic_work("control", knock_out, sections, data),
         *(
-            compared(stage, "judge", name, count, judge, sections, data)
+            comparison_work(stage, "judge", name, count, judge, sections, data)
             for name in judge["endpoints"]
             for stage, count in pairs
         ),
     ]
 
 
-def compared(
+def comparison_work(
     stage: str,
     role: str,
     endpoint: str,
@@ -233,16 +244,16 @@ def compared(
     data: Data,
     reason: int = 0,
 ) -> Work:
-    """`pairs` comparisons in both orders: one call an order, or `samples` of them without
-    log-probabilities; `reason` tokens stand before the choice."""
-    certain = settings(sections, endpoint).logprobs
+    """`pairs` comparisons in both orders: one call an order, or `samples` calls when the endpoint
+    has no log-probabilities. `reason` is the number of tokens before the choice."""
+    certain = endpoint_settings(sections, endpoint).logprobs
     calls = 2 * pairs * (1 if certain else asker["samples"])
     letters = prompt_letters(asker["prompt"]) + data.literal + 2 * LETTERS_SHOWN
     size = (tokens(letters) + TOKENS_AROUND, reason + (1 if certain else 4))
-    return called(stage, role, endpoint, calls, size, sections, data)
+    return call_work(stage, role, endpoint, calls, size, sections, data)
 
 
-def called(
+def call_work(
     stage: str,
     role: str,
     endpoint: str,
@@ -251,19 +262,19 @@ def called(
     sections: Mapping[str, Any],
     data: Data,
 ) -> Work:
-    """`calls` of `size` (tokens in, tokens out) where none were measured, with what they cost and
-    how long they take."""
-    chosen = settings(sections, endpoint)
+    """`calls` calls with their cost and time; `size` (tokens in, tokens out) holds when the store
+    has no earlier calls."""
+    chosen = endpoint_settings(sections, endpoint)
     read, written = (round(calls * n) for n in data.sizes.get((chosen.model, stage), size))
     money = prices(chosen).of(Usage(read, 0, written))
     if chosen.embedded:
-        seconds = calls / EMBEDDED[role]
+        seconds = calls / EMBEDDED_CALLS_PER_SECOND[role]
     else:
         seconds = calls * REMOTE_SECONDS[role] / chosen.concurrency
     return Work(stage, role, endpoint, calls, read, written, money, seconds)
 
 
-def settings(sections: Mapping[str, Any], endpoint: str) -> Endpoint:
+def endpoint_settings(sections: Mapping[str, Any], endpoint: str) -> Endpoint:
     table = sections.get("endpoints") or {}
     if endpoint not in table:
         known = ", ".join(table) or "none"
@@ -273,18 +284,18 @@ def settings(sections: Mapping[str, Any], endpoint: str) -> Endpoint:
     return validate(table[endpoint], Endpoint, f"endpoints.{endpoint}")
 
 
-def pairs_to_imitate(sections: Mapping[str, Any], data: Data) -> int:
-    return taught(sections, data) * texts_imitated(sections)
+def imitation_pairs(sections: Mapping[str, Any], data: Data) -> int:
+    return teacher_inputs(sections, data) * paraphrases_per_input(sections)
 
 
-def taught(sections: Mapping[str, Any], data: Data) -> int:
-    """Training inputs that the teacher is asked for."""
+def teacher_inputs(sections: Mapping[str, Any], data: Data) -> int:
+    """Number of training inputs sent to the teacher."""
     train = data.splits["train"]
     return min(sections["teacher"]["train_inputs"] or train, train)
 
 
-def texts_imitated(sections: Mapping[str, Any]) -> int:
-    """Paraphrases of an input that are imitated, at most."""
+def paraphrases_per_input(sections: Mapping[str, Any]) -> int:
+    """Largest number of paraphrases of an input that the student imitates."""
     return min(sections["teacher"]["n"], sections["imitation"]["per_input"])
 
 
@@ -303,40 +314,40 @@ def prompt_letters(name: str) -> int:
 # ---- reading the data, writing the table -----------------------------------------------------
 
 
-def measure(sections: Mapping[str, Any], prepared_here: bool = True) -> Data:
-    """Count the prepared inputs; before the first run, or for params of which nothing is prepared
-    here, what prepare.limit allows."""
+def measure_data(sections: Mapping[str, Any], prepared_here: bool = True) -> Data:
+    """Count the data: the prepared inputs, or the limits of section `prepare` when nothing is
+    prepared (before the first run, or for other params)."""
     gold = read_rows("data/raw/gold.jsonl", GoldPair)
     exemplars = read_rows("data/raw/exemplars.jsonl", Exemplar)
-    splits, literals = (prepared() if prepared_here else None) or raw(sections)
+    splits, literals = (prepared_data() if prepared_here else None) or raw_data(sections)
     return Data(
         splits,
         Counter(pair.kind for pair in gold if pair.half == "held_out"),
         mean(len(text) for text in literals),
         mean(sum(len(p.text) + 4 for p in e.paraphrases) + len(e.literal) for e in exemplars),
-        sizes(stored()),
+        mean_call_tokens(stored_calls()),
     )
 
 
-def stored() -> list[Record]:
+def stored_calls() -> list[Record]:
     with closing(reply_store.open_store()) as store:
         return [record for record in store.records() if record.kind == "call"]
 
 
-def sizes(calls: Iterable[Record]) -> dict[tuple[str, str], tuple[float, float]]:
-    """Mean tokens (in, out) of a call by (model, stage), of replies that say theirs."""
+def mean_call_tokens(calls: Iterable[Record]) -> dict[tuple[str, str], tuple[float, float]]:
+    """(model, stage) -> mean tokens (in, out) of a call, over replies that report them."""
     found: dict[tuple[str, str], list[Usage]] = {}
     for record in calls:
         usage = ModelReply.model_validate_json(record.payload).usage
         if usage.prompt:
             found.setdefault((record.model, record.by), []).append(usage)
     return {
-        who: (mean(u.prompt for u in usages), mean(u.completion for u in usages))
-        for who, usages in found.items()
+        key: (mean(u.prompt for u in usages), mean(u.completion for u in usages))
+        for key, usages in found.items()
     }
 
 
-def prepared() -> tuple[dict[str, int], list[str]] | None:
+def prepared_data() -> tuple[dict[str, int], list[str]] | None:
     files: dict[Split, Path] = {
         split: Path(f"data/prepared/{split}.jsonl") for split in ("train", "val", "test", "ood")
     }
@@ -346,11 +357,11 @@ def prepared() -> tuple[dict[str, int], list[str]] | None:
     return {split: len(found) for split, found in rows.items()}, texts(rows.values())
 
 
-def raw(sections: Mapping[str, Any]) -> tuple[dict[str, int], list[str]]:
-    """The shipped inputs, cut to the limits; of another source the limits themselves, its sentences
-    taken to be as long as the shipped ones.
+def raw_data(sections: Mapping[str, Any]) -> tuple[dict[str, int], list[str]]:
+    """(inputs by split, their texts) before `prepare` has run.
 
-    Raises ParamsError when a limit is open and the source is not the shipped one.
+    The shipped inputs are cut to the limits. Another source counts as its limits, and its sentences
+    as long as the shipped ones. Raises ParamsError when such a source has a part without a limit.
     """
     chosen = sections.get("prepare") or {}
     limit = chosen.get("limit") or {}
@@ -365,8 +376,8 @@ def raw(sections: Mapping[str, Any]) -> tuple[dict[str, int], list[str]]:
         return {split: limit[split] for split in found}, texts
     raise ParamsError(
         "params.yaml: prepare.source is not the shipped data and prepare.limit leaves a part open, "
-        "so how much there is shows only after `dvc repro prepare` (it calls nothing). Run that, "
-        "then `quip plan`."
+        "so the amount of data is unknown. Run `dvc repro prepare` (it makes no calls), then "
+        "`quip plan`."
     )
 
 
@@ -380,11 +391,11 @@ def mean(values: Iterable[float]) -> float:
 
 
 def table(works: Sequence[Work], budget: float | None = None) -> str:
-    """One line a stage and role, the sum, and what the figures stand on. `budget`: money allowed,
-    None for no limit."""
+    """The plan as text: a line a stage and role, the sum, and the assumptions. `budget` is the
+    money allowed, None for no limit."""
     head = f"{'stage':<16}{'role':<9}{'endpoint':<14}{'calls':>8}{'tokens in':>12}"
     lines = [f"{head}{'out':>10}{'money':>10}{'minutes':>9}"]
-    lines += [line(work) for work in works if work.calls or not work.role]
+    lines += [table_row(work) for work in works if work.calls or not work.role]
     whole = Work(
         "all",
         calls=sum(work.calls for work in works),
@@ -396,19 +407,19 @@ def table(works: Sequence[Work], budget: float | None = None) -> str:
     warning = []
     if budget is not None and whole.money > budget:
         warning = [f"This is more than budget.money ({budget:g}): the run will stop at it."]
-    return "\n".join([*lines, line(whole), *warning, "", NOTE])
+    return "\n".join([*lines, table_row(whole), *warning, "", NOTE])
 
 
 NOTE = """\
-At most: replies in the call store are not paid for again, identical texts are never asked about.
-Money is in the currency of endpoints.*.price_in and price_out (per million tokens); where they are
-absent, MLflow's catalogue of prices is asked, and what it does not know counts 0. Tokens: as
+Upper limits: replies in the call store are not paid for again, identical texts are never compared.
+Money is in the currency of endpoints.*.price_in and price_out (per million tokens); where these
+are absent, MLflow's price catalogue is used, and a model that it does not know costs 0. Tokens: as
 measured in earlier calls of the stage, else 4 letters each. Minutes: two cores for the embedded
 engine and for training; 5 s a teacher call and 1.5 s a comparison, divided by the concurrency, for
 other endpoints."""
 
 
-def line(work: Work) -> str:
+def table_row(work: Work) -> str:
     counts = f"{work.calls:>8,}{work.tokens_in:>12,}{work.tokens_out:>10,}{work.money:>10,.2f}"
     blank = " " * len(counts)
     shown = counts if work.calls else blank

@@ -1,4 +1,4 @@
-"""Input and output of `quip say` at the terminal."""
+"""Terminal input and JSON output of `quip say`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import sys
 from collections.abc import Iterator, Sequence
 
 
-def lines() -> Iterator[str]:
+def read_sentences() -> Iterator[str]:
     """Sentences from a pipe, a line each, or typed at a prompt until an empty line or ctrl-D."""
     typed = sys.stdin.isatty()
     if typed:
-        print("A sentence a line; an empty one ends.", file=sys.stderr)
+        print("One sentence per line; an empty line ends.", file=sys.stderr)
     while line := read_line(typed):
         if line.strip():
             yield line.strip()
@@ -21,7 +21,7 @@ def lines() -> Iterator[str]:
 
 
 def read_line(typed: bool) -> str:
-    """The next line with its end; "" when there is no more."""
+    """The next line with its newline; "" at the end of the input."""
     if not typed:
         return sys.stdin.readline()
     with contextlib.suppress(ImportError):

@@ -1,7 +1,7 @@
-"""Many callers, one student at a time: what arrives while a batch is made is the next batch.
+"""Dynamic batching: requests that arrive during a generation form the next batch.
 
-A small model answers thirty sentences in little more time than one, and two generations at once
-on the same cores take longer than one after the other. So one thread generates for all voices.
+A small model answers thirty sentences in little more time than one, and two concurrent generations
+on the same cores take longer than two in sequence. So one thread generates for all models.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from dataclasses import dataclass, field
 
 from quip.runtime.errors import QuipError
 from quip.serving import paraphrase
-from quip.serving.loaded_models import Voice
+from quip.serving.loaded_models import LoadedModel
 
-LARGEST = 32
-WAITING = 256
+MAX_BATCH = 32
+MAX_QUEUE = 256
 
 
 class Busy(QuipError):
-    """More callers are waiting than will be served in good time."""
+    """The queue of requests is full."""
 
     exit_code = 3
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the sentences of one batch must have in common."""
+    """Generation settings, equal for all sentences of a batch."""
 
     n: int
     temperature: float
@@ -38,9 +38,9 @@ class Settings:
 
 @dataclass(frozen=True)
 class Job:
-    """One sentence to paraphrase; `result` will hold its n texts."""
+    """One sentence to paraphrase; `result` resolves to its n texts."""
 
-    voice: Voice
+    model: LoadedModel
     literal: str
     seed: int
     settings: Settings
@@ -48,65 +48,65 @@ class Job:
 
 
 class Batcher:
-    """Takes jobs from any thread and works on them in one of its own."""
+    """Queue of jobs from any thread, and the one thread that generates them."""
 
     def __init__(self) -> None:
-        self.jobs: queue.Queue[Job] = queue.Queue(WAITING)
+        self.jobs: queue.Queue[Job] = queue.Queue(MAX_QUEUE)
         threading.Thread(target=self.work, daemon=True, name="batcher").start()
 
-    def ask(self, job: Job) -> Future[list[str]]:
+    def submit(self, job: Job) -> Future[list[str]]:
         """Queue a job. Raises Busy when the queue is full."""
         try:
             self.jobs.put_nowait(job)
         except queue.Full:
-            raise Busy(f"{WAITING} sentences are waiting already; try again soon.") from None
+            raise Busy(f"{MAX_QUEUE} sentences are waiting already; try again later.") from None
         return job.result
 
     def work(self) -> None:
         while True:
-            for batch in batches(self.take()):
-                answer(batch)
+            for batch in group_jobs(self.next_jobs()):
+                generate_batch(batch)
 
-    def take(self) -> list[Job]:
-        """The next job, waiting for it, and all that stand behind it, as far as they fit."""
+    def next_jobs(self) -> list[Job]:
+        """Wait for a job; return it with the jobs queued behind it, at most MAX_BATCH."""
         found = [self.jobs.get()]
-        while len(found) < LARGEST and not self.jobs.empty():
+        while len(found) < MAX_BATCH and not self.jobs.empty():
             found.append(self.jobs.get())
         return found
 
 
-def batches(jobs: Sequence[Job]) -> list[list[Job]]:
-    """Jobs that can be generated together, in the order in which the first of each came."""
+def group_jobs(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Groups of jobs with equal model and settings, in the order of each group's first job."""
     groups: dict[tuple[str, Settings], list[Job]] = {}
     for job in jobs:
         if not job.result.cancelled():
-            groups.setdefault((job.voice.name, job.settings), []).append(job)
+            groups.setdefault((job.model.name, job.settings), []).append(job)
     return list(groups.values())
 
 
-def answer(batch: Sequence[Job]) -> None:
-    """Generate a batch; a failure is every caller's, and the next batch is not harmed by it."""
-    voice, settings = batch[0].voice, batch[0].settings
+def generate_batch(batch: Sequence[Job]) -> None:
+    """Generate a batch and set each job's result; a failure goes to every job of the batch."""
+    model, settings = batch[0].model, batch[0].settings
     try:
         texts = paraphrase.paraphrases(
-            voice.student,
+            model.student,
             [job.literal for job in batch],
             num_return_sequences=settings.n,
             temperature=settings.temperature,
             top_p=settings.top_p,
             seed=[job.seed for job in batch],
             max_new_tokens=settings.max_new_tokens,
-            num_beams=voice.num_beams,
+            num_beams=model.num_beams,
         )
-    except Exception as error:  # must reach the callers, who would otherwise wait for ever
+    except Exception as error:  # the callers would otherwise wait for ever
         for job in batch:
-            give(job, error)
+            set_outcome(job, error)
         return
     for number, job in enumerate(batch):
-        give(job, texts[number * settings.n : (number + 1) * settings.n])
+        set_outcome(job, texts[number * settings.n : (number + 1) * settings.n])
 
 
-def give(job: Job, outcome: list[str] | Exception) -> None:
+def set_outcome(job: Job, outcome: list[str] | Exception) -> None:
     if not job.result.set_running_or_notify_cancel():
         return  # the caller hung up
     if isinstance(outcome, Exception):

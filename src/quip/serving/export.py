@@ -1,8 +1,8 @@
 """`quip export`: a student as a folder for other people and other programs.
 
-Merged safetensors, tokenizer, model card and `export.json` (what it is, and every file's sha256);
-on request a GGUF file that was held against the student, with a Modelfile for Ollama. The folder
-appears whole or not at all, and only an earlier export is ever replaced.
+The folder holds merged safetensors, tokenizer, model card and `export.json` (name, arm, and the
+sha256 of every file); on request also a GGUF file, compared with the student, and a Modelfile for
+Ollama. The folder is written whole or not at all, and replaces nothing but an earlier export.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ RUNS = Path("data/runs")
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a student's files are, and what its card says."""
+    """A student's folder and the facts of its model card."""
 
     folder: Path
     facts: Facts
@@ -39,33 +39,34 @@ class Origin:
 def export(wanted: str, out: Path, precision: Precision | None) -> None:
     """Write the student `wanted` (an arm trained here, or a version's number or alias) to `out`.
 
-    Raises DataError when there is no such student, `out` holds something else, the weights are not
-    those the card speaks of, or the GGUF file does not say what the student says.
+    Raises DataError when there is no such student, `out` holds other files, the weights are not
+    those of the model card, or the GGUF file disagrees with the student.
     """
     if out.exists() and not (out / MANIFEST).is_file() and any([*out.iterdir()]):
-        raise DataError(f"{out}: is not empty and no earlier export. Choose another --out.")
-    found = origin(wanted)
+        raise DataError(f"{out} is not empty and is no earlier export. Choose another --out.")
+    found = find_origin(wanted)
     name = f"{found.facts.name}-{found.facts.arm}"
-    beside = out.with_name(f".{out.name}.tmp")
-    shutil.rmtree(beside, ignore_errors=True)
+    staging = out.with_name(f".{out.name}.tmp")
+    shutil.rmtree(staging, ignore_errors=True)
     try:
-        copy(found.folder, beside)
-        use = write_family(beside, name, found.facts.family, precision)
+        copy_files(found.folder, staging)
+        use = write_family(staging, name, found.facts.family, precision)
         text = mlflow_store.mask_secrets(str(model_card.render_card(found.facts, "\n\n".join(use))))
-        (beside / "README.md").write_text(text, encoding="utf-8")
-        write_manifest(beside, found.facts)
+        (staging / "README.md").write_text(text, encoding="utf-8")
+        write_manifest(staging, found.facts)
         shutil.rmtree(out, ignore_errors=True)
-        beside.rename(out)
+        staging.rename(out)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 # ---- what is exported ----------------------------------------------------------------------
 
 
-def origin(wanted: str) -> Origin:
-    """Raises DataError unless the weights are those that the card's figures were measured on."""
-    found = of_arm(wanted) if paraphrase.is_trained(wanted) else of_version(wanted)
+def find_origin(wanted: str) -> Origin:
+    """The student `wanted`; DataError unless its weights are those that its card was measured
+    on."""
+    found = origin_of_arm(wanted) if paraphrase.is_trained(wanted) else origin_of_version(wanted)
     digest = model_digest(found.folder)
     if digest != found.facts.sha256:
         raise DataError(
@@ -75,7 +76,7 @@ def origin(wanted: str) -> Origin:
     return found
 
 
-def of_arm(arm: str) -> Origin:
+def origin_of_arm(arm: str) -> Origin:
     folder, run = paraphrase.MODELS / arm, RUNS / f"{arm}.json"
     sha256 = backfill.read_pointer(run)["model_sha256"]
     respond = read_params().get("respond")
@@ -85,7 +86,7 @@ def of_arm(arm: str) -> Origin:
     return Origin(folder, facts)
 
 
-def of_version(wanted: str) -> Origin:
+def origin_of_version(wanted: str) -> Origin:
     name = paraphrase.model_name()
     with runs.require_store() as store:
         version = registry.find_version(store, name, wanted)
@@ -101,7 +102,7 @@ def of_version(wanted: str) -> Origin:
 # ---- the folder ----------------------------------------------------------------------------
 
 
-def copy(source: Path, target: Path) -> None:
+def copy_files(source: Path, target: Path) -> None:
     target.mkdir(parents=True)
     for file in sorted(source.iterdir()):
         if file.is_file() and not file.name.startswith("."):
@@ -109,28 +110,34 @@ def copy(source: Path, target: Path) -> None:
 
 
 def write_family(folder: Path, name: str, family: str, precision: Precision | None) -> list[str]:
-    """What a student of this family needs beside its weights; how it is used, a paragraph each."""
+    """Write the files that this model family needs beside its weights.
+
+    Returns the paragraphs of the card on its use. Raises DataError for a GGUF of an
+    encoder-decoder.
+    """
     if family != "causal":
         if precision:
-            raise DataError("no GGUF of an encoder-decoder. Export it without --gguf.")
+            raise DataError("no GGUF of an encoder-decoder is possible. Export it without --gguf.")
         return [SEQUENCE_USE]
     from quip.models.student import prompt
 
     write_chat_template(folder)
     if not precision:
         return [causal_use(prompt(EXAMPLE))]
-    told = write_gguf(folder, name, precision)
-    return [causal_use(prompt(EXAMPLE)), gguf_use(f"{name}-{precision}.gguf", told, name)]
+    agreement = write_gguf(folder, name, precision)
+    return [causal_use(prompt(EXAMPLE)), gguf_use(f"{name}-{precision}.gguf", agreement, name)]
 
 
 def write_chat_template(folder: Path) -> None:
-    """The prompt the student was trained on, around the last user message: its base's template
-    stands for a conversation that it never saw."""
+    """Write a chat template that puts the training prompt around the last user message.
+
+    It replaces the base model's template, whose conversations the student was never trained on.
+    """
     (folder / "chat_template.jinja").write_text(chat_template(), encoding="utf-8")
 
 
 def chat_template() -> str:
-    """In Jinja's small part that transformers and llama.cpp share."""
+    """The template in the subset of Jinja that transformers and llama.cpp share."""
     from quip.models.student import prompt
 
     before, after = prompt("\0").split("\0")
@@ -138,7 +145,7 @@ def chat_template() -> str:
 
 
 def write_gguf(folder: Path, name: str, precision: Precision) -> str:
-    """The GGUF file, held against the student, and a Modelfile; what was measured, in words."""
+    """Write a GGUF file and a Modelfile; returns the agreement with the student as text."""
     from quip.models import student
     from quip.serving import gguf_check, gguf_writer
 
@@ -147,11 +154,11 @@ def write_gguf(folder: Path, name: str, precision: Precision) -> str:
     bound = gguf_check.BOUNDS[precision]
     found = gguf_check.check(student.load(folder), file, bound)
     (folder / "Modelfile").write_text(modelfile(file.name), encoding="utf-8")
-    return found.told(bound)
+    return found.summary(bound)
 
 
 def modelfile(gguf: str) -> str:
-    """For `ollama create NAME -f Modelfile`."""
+    """The Modelfile for `ollama create NAME -f Modelfile`."""
     from quip.models.student import prompt
 
     return (
@@ -169,12 +176,12 @@ def write_manifest(folder: Path, facts: Facts) -> None:
     write_json(folder / MANIFEST, {**about, "files": files})
 
 
-def told(folder: Path) -> str:
-    """The files with their sizes, a line each."""
-    return "\n".join(f"{folder / name}  {size:,} bytes" for name, size in listing(folder))
+def file_list(folder: Path) -> str:
+    """The files of an export with their sizes, a line each."""
+    return "\n".join(f"{folder / name}  {size:,} bytes" for name, size in file_sizes(folder))
 
 
-def listing(folder: Path) -> list[tuple[str, int]]:
+def file_sizes(folder: Path) -> list[tuple[str, int]]:
     return [(file.name, file.stat().st_size) for file in sorted(folder.iterdir())]
 
 
@@ -183,8 +190,8 @@ def listing(folder: Path) -> list[tuple[str, int]]:
 
 def causal_use(prompt: str) -> str:
     return f"""\
-It continues one plain prompt and ends by itself. It is no chat model: give it the sentence as the
-only message. The chat template beside the weights writes this prompt around it:
+The model continues one plain prompt and ends by itself. It is no chat model: give it the sentence
+as the only message. The chat template beside the weights writes this prompt around it:
 
 ```text
 {prompt}
@@ -198,7 +205,7 @@ print(say({json.dumps(prompt)}, max_new_tokens=40, return_full_text=False))
 ```"""
 
 
-def gguf_use(file: str, told: str, name: str) -> str:
+def gguf_use(file: str, agreement: str, name: str) -> str:
     return f"""\
 For llama.cpp and Ollama:
 
@@ -207,11 +214,11 @@ llama-server -m {file}
 ollama create {name} -f Modelfile && ollama run {name} "{EXAMPLE}"
 ```
 
-Held against the safetensors in llama.cpp's engine: {told}."""
+Agreement of the GGUF file (in llama.cpp's engine) with the safetensors: {agreement}."""
 
 
 SEQUENCE_USE = f"""\
-It is an encoder-decoder: it reads the sentence itself and writes the paraphrase.
+The model is an encoder-decoder: it reads the sentence itself and writes the paraphrase.
 
 ```python
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
@@ -226,10 +233,10 @@ print(tokenizer.decode(ids[0], skip_special_tokens=True))
 
 
 def push(folder: Path, repo: str, send: bool) -> str:
-    """Send an export to the hub repository `repo`, or without `send` only say what would go there.
+    """Upload an export to the hub repository `repo`; without `send` only describe the upload.
 
-    A repository that does not exist is made private. Raises ParamsError for an impossible name,
-    EndpointError when the hub refuses or cannot be reached.
+    A repository that does not exist is created as a private one. Raises ParamsError for an invalid
+    name, EndpointError when the hub refuses or cannot be reached.
     """
     import httpx2
     from huggingface_hub import HfApi
@@ -240,15 +247,15 @@ def push(folder: Path, repo: str, send: bool) -> str:
         validate_repo_id(repo)
     except HFValidationError as error:
         raise ParamsError(f"--push {repo}: {str(error).splitlines()[0]}") from None
-    total = sum(size for _, size in listing(folder))
-    plan = f"{len(listing(folder))} files, {total:,} bytes, to https://huggingface.co/{repo}"
+    total = sum(size for _, size in file_sizes(folder))
+    plan = f"{len(file_sizes(folder))} files, {total:,} bytes, to https://huggingface.co/{repo}"
     if not send:
-        return f"Nothing was sent. With --yes this would send {plan} (made private if it is new)."
+        return f"Nothing was sent. --yes sends {plan} (a new repository is made private)."
     api = HfApi()
     try:
         api.create_repo(repo, private=True, exist_ok=True)
         api.upload_folder(repo_id=repo, folder_path=folder, commit_message=f"quip {folder.name}")
     except (OSError, httpx2.HTTPError) as error:
         reason = mlflow_store.mask_secrets(str(error).strip().splitlines()[0])
-        raise EndpointError(f"the hub did not take {plan}: {reason}") from None
+        raise EndpointError(f"the hub refused {plan}: {reason}") from None
     return f"Sent {plan}."

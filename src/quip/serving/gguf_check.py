@@ -1,7 +1,8 @@
-"""Whether a GGUF file says what the student it was made from says, token for token.
+"""GGUF check: compares a GGUF file's log-probabilities with those of its student, token by token.
 
-Both read the same sentences; the student goes on by itself (greedily), and at every token of what
-it says, the engine's log-probabilities of its likeliest next tokens are held against the student's.
+Both read the same sentences. The student continues each one greedily; at every token of that
+continuation the engine's log-probabilities of its likeliest next tokens are compared with the
+student's.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from quip.models.student import Student, prompt
 from quip.runtime.errors import DataError
 
 BOUNDS: Mapping[str, float] = {"f32": 0.02, "f16": 0.05}
-"""Largest difference of a log-probability that is let through (docs/serving.md: as measured)."""
+"""Largest accepted difference of a log-probability (measured in docs/serving.md)."""
 TOP = 10
 NEW_TOKENS = 12
 CONTEXT = 512
@@ -34,17 +35,20 @@ SENTENCES = (
     "Dad mended the sink; now the cellar has a pool.",
 )
 ASCII = "root ::= [ -~]+"
-"""A grammar for what the engine writes, which nobody reads: without it the engine holds a token's
-log-probabilities back until its bytes are a whole character. They are those before the grammar."""
+"""A grammar of printable ASCII for the engine's own output, which is not used.
+
+Without it the engine withholds a token's log-probabilities until its bytes form a whole character.
+The log-probabilities reported are those before the grammar.
+"""
 
 
 class Agreement(NamedTuple):
-    """The largest difference of a log-probability, over so many positions."""
+    """The largest difference of a log-probability, and the number of positions compared."""
 
     worst: float
     positions: int
 
-    def told(self, bound: float) -> str:
+    def summary(self, bound: float) -> str:
         return (
             f"log-probabilities of the {TOP} likeliest tokens at {self.positions} positions differ "
             f"by {self.worst:.4f} at most (bound {bound})"
@@ -52,30 +56,39 @@ class Agreement(NamedTuple):
 
 
 def check(student: Student, file: Path, bound: float) -> Agreement:
-    """Raises DataError when tokens differ or a log-probability differs by more than `bound`."""
+    """The agreement of a GGUF file with its student.
+
+    Raises DataError when tokens differ or a log-probability differs by more than `bound`.
+    """
     found = measure(student, file)
     if not found.worst <= bound:
-        raise DataError(f"{file.name} does not say what the student says: {found.told(bound)}.")
+        raise DataError(f"{file.name} disagrees with the student: {found.summary(bound)}.")
     return found
 
 
 def measure(student: Student, file: Path) -> Agreement:
-    """Raises DataError when the engine splits one of SENTENCES into other tokens."""
-    server, worst, positions = start(file), 0.0, 0
+    """Compare file and student on SENTENCES. Raises DataError when the engine's tokens differ."""
+    server, worst, positions = start_engine(file), 0.0, 0
     for sentence in SENTENCES:
-        ids, begin, expected = continued(student, sentence)
-        split = ask(server, "/tokenize", {"content": prompt(sentence)})["tokens"]
+        ids, begin, expected = greedy_continuation(student, sentence)
+        split = post(server, "/tokenize", {"content": prompt(sentence)})["tokens"]
         if split != ids[:begin]:
-            raise DataError(f"{file.name} splits other tokens: {split}, not {ids[:begin]}.")
+            raise DataError(
+                f"{file.name} tokenizes {sentence!r} differently: {split}, not {ids[:begin]}."
+            )
         for end in range(begin, len(ids)):
-            worst = max(worst, difference(following(server, ids[:end]), expected[end - 1]))
+            worst = max(
+                worst, logprob_difference(next_logprobs(server, ids[:end]), expected[end - 1])
+            )
             positions += 1
     return Agreement(worst, positions)
 
 
-def start(file: Path) -> Any:
-    """The embedded engine on this file, one slot, its cache in float32: by default it rounds what
-    it remembers to float16, which would hide small errors of the file behind its own."""
+def start_engine(file: Path) -> Any:
+    """Start the embedded engine on this file, with one slot and a key-value cache in float32.
+
+    The default cache in float16 has rounding errors that would hide small errors of the file.
+    """
     import xllamacpp
 
     settings = xllamacpp.CommonParams()
@@ -87,9 +100,9 @@ def start(file: Path) -> Any:
     return xllamacpp.Server(settings)
 
 
-def continued(student: Student, sentence: str) -> tuple[list[int], int, torch.Tensor]:
-    """Tokens of the prompt and of what the student adds, how many are the prompt's, and the
-    log-probabilities (length, vocabulary) of the token after each."""
+def greedy_continuation(student: Student, sentence: str) -> tuple[list[int], int, torch.Tensor]:
+    """Token ids of the prompt and the student's greedy continuation, the number of prompt tokens,
+    and the log-probabilities (length, vocabulary) of the token after each."""
     ids = student.tokenizer(prompt(sentence), return_tensors="pt")["input_ids"]
     ids = ids.to(student.model.device)
     with torch.no_grad():
@@ -105,21 +118,23 @@ def continued(student: Student, sentence: str) -> tuple[list[int], int, torch.Te
     return whole[0].tolist(), ids.shape[1], logits.float().log_softmax(-1).cpu()
 
 
-def following(server: Any, ids: list[int]) -> dict[int, float]:
+def next_logprobs(server: Any, ids: list[int]) -> dict[int, float]:
     """The engine's likeliest tokens after `ids` and their log-probabilities."""
     body = {"prompt": ids, "n_predict": 1, "temperature": 0, "n_probs": TOP, "grammar": ASCII}
-    (found,) = ask(server, "/completion", body)["completion_probabilities"]
+    (found,) = post(server, "/completion", body)["completion_probabilities"]
     return {entry["id"]: entry["logprob"] for entry in found["top_logprobs"]}
 
 
-def difference(top: Mapping[int, float], expected: torch.Tensor) -> float:
-    """Over the engine's likeliest tokens and the student's likeliest one."""
+def logprob_difference(top: Mapping[int, float], expected: torch.Tensor) -> float:
+    """Largest absolute difference over the engine's likeliest tokens; infinite when the student's
+    likeliest token is not among them."""
     if int(expected.argmax()) not in top:
         return float("inf")
     return max(abs(value - float(expected[token])) for token, value in top.items())
 
 
-def ask(server: Any, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+def post(server: Any, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    """POST a JSON body to the engine; returns its JSON answer."""
     request = urllib.request.Request(
         f"{server.listening_address}{path}",
         json.dumps(body).encode(),

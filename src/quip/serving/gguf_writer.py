@@ -1,7 +1,7 @@
-"""A causal student as a GGUF file for llama.cpp, Ollama and the embedded engine.
+"""GGUF writer: a causal student as a GGUF file for llama.cpp, Ollama and the embedded engine.
 
-Llama architectures with a byte-level BPE tokenizer, which SmolLM2 and its kin are. Anything else is
-refused by name: a file that loads and computes something slightly different is worse than none.
+Supports llama architectures with a byte-level BPE tokenizer (SmolLM2 and related models). Other
+models are refused: a file that loads and computes something slightly different is worse than none.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from quip.runtime.errors import DataError
 Precision = Literal["f16", "f32"]
 
 PRE_TOKENIZERS = {("ByteLevel",): "gpt-2", ("Digits", "ByteLevel"): "smollm"}
-"""How a tokenizer splits text before BPE -> llama.cpp's name for it."""
+"""Kinds of a tokenizer's pre-tokenizer steps -> llama.cpp's name for them."""
 
 
 def write(folder: Path, file: Path, name: str, precision: Precision) -> None:
     """Write the model that `save_pretrained` left in `folder` to `file`.
 
-    Norms stay float32, as llama.cpp wants them. Raises DataError for another architecture, another
+    Norms stay float32, as llama.cpp requires. Raises DataError for another architecture, another
     kind of tokenizer or scaled rotary positions.
     """
     import gguf
 
     logging.getLogger("gguf").setLevel(logging.WARNING)
-    config = read(folder / "config.json")
-    check(config)
-    tokenizer = read(folder / "tokenizer.json")
+    config = read_json(folder / "config.json")
+    check_architecture(config)
+    tokenizer = read_json(folder / "tokenizer.json")
     split = pre_tokenizer(tokenizer)
     writer = gguf.GGUFWriter(file, "llama")
     writer.add_name(name)
@@ -45,40 +45,45 @@ def write(folder: Path, file: Path, name: str, precision: Precision) -> None:
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config["num_hidden_layers"])
     for key, values in tensors(folder):
         if key == "lm_head.weight" and config["tie_word_embeddings"]:
-            continue  # llama.cpp takes the embeddings where there is no output matrix
+            continue  # without an output matrix llama.cpp uses the embeddings
         wide = precision == "f32" or values.ndim == 1
         found = names.get_name(key, (".weight", ".bias"))
         if found is None:
-            raise DataError(f"no GGUF of this student: '{key}' is no tensor of a plain llama.")
-        writer.add_tensor(found, reordered(key, values, config).astype("f4" if wide else "f2"))
+            raise DataError(
+                f"no GGUF of this student: tensor '{key}' does not belong to a plain llama. "
+                "Export it without --gguf."
+            )
+        writer.add_tensor(
+            found, permute_rotary_rows(key, values, config).astype("f4" if wide else "f2")
+        )
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
 
 
-def read(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
     return dict(json.loads(file.read_text(encoding="utf-8")))
 
 
-def check(config: Mapping[str, Any]) -> None:
+def check_architecture(config: Mapping[str, Any]) -> None:
     kind, rope = config["model_type"], config["rope_parameters"]
     if kind != "llama" or rope["rope_type"] != "default":
         raise DataError(
             f"no GGUF of this student: it is a '{kind}' with rope type '{rope['rope_type']}', and "
-            "only a plain llama (SmolLM2 and its kin) is written. Export it without --gguf."
+            "only a plain llama (as SmolLM2) can be written. Export it without --gguf."
         )
 
 
 def pre_tokenizer(tokenizer: Mapping[str, Any]) -> str:
-    """llama.cpp's name for the way the tokenizer splits a text before it joins pairs of bytes."""
+    """llama.cpp's name for the tokenizer's pre-tokenizer. Raises DataError for an unknown one."""
     top = tokenizer["pre_tokenizer"] or {}
     steps = top.get("pretokenizers", [top])
     kinds = tuple(step.get("type", "none") for step in steps)
     if tokenizer["model"]["type"] != "BPE" or kinds not in PRE_TOKENIZERS:
         raise DataError(
             f"no GGUF of this student: its tokenizer ({tokenizer['model']['type']} after "
-            f"{', '.join(kinds)}) is none that is known by name. Export it without --gguf."
+            f"{', '.join(kinds)}) has no name in llama.cpp. Export it without --gguf."
         )
     return PRE_TOKENIZERS[kinds]
 
@@ -125,7 +130,7 @@ def add_tokenizer(
     writer.add_add_space_prefix(False)
     writer.add_add_bos_token(False)
     vocabulary = gguf.SpecialVocab(folder, load_merges=True, n_vocab=size)
-    vocabulary.add_special_token.clear()  # the prompt is read as it is: said above
+    vocabulary.add_special_token.clear()  # add_bos_token is set above: the prompt gets no token
     vocabulary.add_to_gguf(writer, quiet=True)
 
 
@@ -139,9 +144,12 @@ def tensors(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
                 yield key, weights.get_tensor(key)
 
 
-def reordered(key: str, values: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
-    """Query and key rows as llama.cpp rotates them: pairs side by side, where transformers has the
-    two halves of a head one after the other."""
+def permute_rotary_rows(key: str, values: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
+    """Query and key rows in llama.cpp's rotary order; other tensors unchanged.
+
+    llama.cpp keeps rotated pairs in adjacent rows, transformers the two halves of a head one after
+    the other.
+    """
     counts = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}
     for part, count in counts.items():
         if part in key:

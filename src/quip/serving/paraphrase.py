@@ -1,6 +1,6 @@
 """Paraphrases from a trained student: the registered champion or a folder of this checkout.
 
-`paraphrases` is what the registered model and `quip say` both do, so they answer alike.
+The registered model, `quip serve` and `quip say` all call `paraphrases`, so that they answer alike.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from quip.tracking.registry import champion_number, serving_options
 MODELS = Path("models")
 REGISTRY = Path("data/registry.json")
 
-Speak = Callable[[str, Mapping[str, Any]], list[str]]
+Paraphrase = Callable[[str, Mapping[str, Any]], list[str]]
 
 
 SAMPLING_TEMPERATURE = 0.9
@@ -37,11 +37,11 @@ def paraphrases(
     max_new_tokens: int,
     num_beams: int,
 ) -> list[str]:
-    """`num_return_sequences` texts per literal, those of one literal together.
+    """`num_return_sequences` texts per literal, in the order of the literals.
 
-    At temperature 0 the first of them is the beam-search answer by which the student was judged,
-    and the others are samples; above 0 all are samples. The same seed gives the same texts; it
-    is one for all literals or one for each.
+    At temperature 0 the first text is the beam-search answer by which the student was judged, and
+    the others are samples; above 0 all are samples. `seed` is one for all literals or one for
+    each; the same seed gives the same texts.
     """
     from quip.core.seeds import seed_of
     from quip.models.generation import respond, sample
@@ -64,27 +64,28 @@ def paraphrases(
     return [text for row in zip(*columns, strict=True) for text in row]
 
 
-def speaker(arm: str | None) -> Speak:
-    """A function of (text, options) to paraphrases; options are those of `speak.paraphrases`.
+def load_paraphraser(arm: str | None) -> Paraphrase:
+    """Load a student; returns a function (text, options) -> paraphrases.
 
-    Raises DataError when there is neither a registered champion nor a model folder.
+    The options are those of `paraphrases`. Without an `arm` the registered champion is used, else
+    the model folder. Raises DataError when there is neither.
     """
-    gentle()
-    uri = None if arm else registered()
-    return from_registry(uri) if uri else from_folder(folder_of(arm))
+    use_passive_threads()
+    uri = None if arm else champion_uri()
+    return load_from_registry(uri) if uri else load_from_folder(arm_folder(arm))
 
 
-def gentle() -> None:
-    """Let torch's threads sleep while they wait; call it before torch is loaded.
+def use_passive_threads() -> None:
+    """Let torch's threads sleep while they wait; call this before torch is imported.
 
-    By default they spin, and on a machine that does something else as well one sentence takes
-    minutes instead of seconds.
+    By default they spin, so that on a busy machine one sentence takes minutes instead of seconds.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-def registered() -> str | None:
-    """The champion's address; None when the store is not there, unusable or has none."""
+def champion_uri() -> str | None:
+    """The champion's URI in MLflow; None when the store is missing or unusable or has no
+    champion."""
     file = mlflow_store.database_file()
     if file is not None and not file.exists():
         return None  # opening it would create it, which takes seconds
@@ -101,8 +102,9 @@ def model_name() -> str:
     return str((read_params().get("register") or {}).get("name", "quip-student"))
 
 
-def folder_of(arm: str | None) -> Path:
-    """models/<arm>; without an arm the registered champion's, else that of the last arm."""
+def arm_folder(arm: str | None) -> Path:
+    """models/<arm>; without an arm the folder of the recorded champion, else of the last trained
+    arm. Raises DataError when no such folder holds weights."""
     wanted = [arm] if arm else [*recorded_champion(), *reversed(read_params().get("arms") or [])]
     for name in wanted:
         if is_trained(name):
@@ -118,29 +120,30 @@ def is_trained(arm: str) -> bool:
 
 
 def recorded_champion() -> list[str]:
+    """The champion's arm by data/registry.json; empty when it is not known."""
     if not REGISTRY.is_file():
         return []
     entries = json.loads(REGISTRY.read_text(encoding="utf-8"))
     return [arm for arm, entry in entries.items() if "champion" in entry.get("aliases", [])]
 
 
-def from_registry(uri: str) -> Speak:
+def load_from_registry(uri: str) -> Paraphrase:
     with runs.require_store() as store, mlflow_store.use_store(store) as mlflow:
-        quiet()
+        hide_progress_bars()
         model = mlflow.pyfunc.load_model(uri)
     return lambda text, options: model.predict([text], params=dict(options))
 
 
-def from_folder(folder: Path) -> Speak:
-    quiet()
+def load_from_folder(folder: Path) -> Paraphrase:
+    hide_progress_bars()
     from quip.models import student
 
     loaded, defaults = student.load(folder), serving_options(read_params())
     return lambda text, options: paraphrases(loaded, [text], **{**defaults, **options})
 
 
-def quiet() -> None:
-    """No progress bars around a single sentence."""
+def hide_progress_bars() -> None:
+    """Turn off transformers' progress bars, which would surround a single sentence."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()

@@ -1,10 +1,10 @@
-"""The registry's gate: who may become champion.
+"""Promotion gate of `quip promote`: a challenger becomes champion when it is shown to be better.
 
-A challenger is promoted when its score (win + tie/2) head to head with the champion, on the same
-test inputs and by the most trusted judge (`quip.critics.unproven_gate.most_trusted_judge`), has a
-95 % interval above one half. Where the stage `duel` compared exactly these two sets of weights its
-verdicts count; otherwise both versions answer the test inputs and the judge is asked (its replies
-are kept, so asking again costs nothing).
+The challenger and the champion are compared head to head on the same test inputs by the most
+trusted judge (`quip.critics.unproven_gate.most_trusted_judge`). The challenger is promoted when
+the 95 % interval of its score (win + tie/2) lies above one half. The verdicts of stage `duel` are
+used when they compare exactly these two sets of weights. Otherwise both versions answer the test
+inputs and the judge is asked; its replies are stored, so a second comparison costs nothing.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ REWARD = Path("models/reward")
 
 
 class NotPromoted(QuipError):
-    """The challenger did not show that it is better. Nothing was changed."""
+    """The challenger is not shown to be better. Nothing was changed."""
 
     exit_code = 1
 
 
 class Duel(NamedTuple):
-    """One version against another: score of the first, its 95 % interval, on n test inputs."""
+    """Head-to-head result of two versions: score of the first and its 95 % interval on n inputs."""
 
     score: float
     low: float
@@ -55,7 +55,7 @@ class Duel(NamedTuple):
     data: str
     """DVC's hash of the test inputs."""
 
-    def told(self) -> str:
+    def summary(self) -> str:
         return (
             f"score {self.score:.3f} [{self.low:.3f}, {self.high:.3f}] head to head on {self.n} "
             f"test inputs, judge {self.judge}"
@@ -63,8 +63,8 @@ class Duel(NamedTuple):
 
 
 def promote(store: Store, name: str, wanted: str, reason: str | None = None) -> str:
-    """Make a version champion, if the gate lets it through or a `reason` to force it is given;
-    what happened, in a line. Raises NotPromoted with the distance it fell short."""
+    """Make a version champion if it passes the gate or a `reason` forces it; returns a line of
+    report. Raises NotPromoted, with the shortfall, when it does not pass."""
     new, held = registry.find_version(store, name, wanted), registry.aliases(store, name)
     number, old_number = str(new.version), held.get("champion")
     if number == old_number:
@@ -73,7 +73,7 @@ def promote(store: Store, name: str, wanted: str, reason: str | None = None) -> 
     if old_number and not reason:
         duel = head_to_head(store, name, new, registry.find_version(store, name, old_number))
         refuse_unless_better(duel, number, old_number)
-    why = duel.told() if duel else f"forced: {reason}" if reason else "there was no champion"
+    why = duel.summary() if duel else f"forced: {reason}" if reason else "there was no champion"
     details = {"forced": True} if reason else duel._asdict() if duel else {}
     registry.promote(store, name, number, old_number, why, details)
     if reason:
@@ -84,7 +84,7 @@ def promote(store: Store, name: str, wanted: str, reason: str | None = None) -> 
 def refuse_unless_better(duel: Duel, number: str, champion: str) -> None:
     if duel.low <= CHANCE:
         raise NotPromoted(
-            f"version {number} is not promoted over version {champion}: {duel.told()}. The "
+            f"version {number} is not promoted over version {champion}: {duel.summary()}. The "
             f"interval must lie above {CHANCE:.3f}: its lower end is {CHANCE - duel.low:.3f} "
             "short. More test inputs (prepare.limit) narrow it; `--force --reason TEXT` overrules."
         )
@@ -94,34 +94,37 @@ def refuse_unless_better(duel: Duel, number: str, champion: str) -> None:
 
 
 def head_to_head(store: Store, name: str, new: Any, old: Any) -> Duel:
-    """`new` against `old` (MLflow's versions), from the stage's verdicts or asked now."""
+    """Compare `new` with `old` (MLflow's versions), by the verdicts of stage `duel` or a new
+    comparison. Raises DataError when both have the same weights."""
     if new.tags.get(HASH_TAG) == old.tags.get(HASH_TAG):
         raise DataError(f"versions {new.version} and {old.version} have the same weights.")
-    arms = arms_here()
+    arms = arms_by_digest()
     pair = (arms.get(new.tags.get(HASH_TAG)), arms.get(old.tags.get(HASH_TAG)))
-    found = recorded(*pair) if all(pair) else None
-    return found or asked(store, name, (new, old), arms)
+    found = recorded_duel(*pair) if all(pair) else None
+    return found or run_duel(store, name, (new, old), arms)
 
 
-def arms_here() -> dict[str, str]:
-    """sha256 of the weights -> arm, of the students trained last in this checkout. A version whose
-    weights are among them was registered after that training, so the answers and verdicts that lie
-    here are those of its weights; of an arm that was trained anew since, they are not."""
+def arms_by_digest() -> dict[str, str]:
+    """sha256 of weights -> arm, for the latest training of each arm in this checkout.
+
+    The answers and verdicts of this checkout belong to these weights. They do not belong to a
+    version whose arm was trained again since its registration.
+    """
     found = {file.stem: json.loads(file.read_text("utf-8")) for file in sorted(RUNS.glob("*.json"))}
     return {run["model_sha256"]: arm for arm, run in found.items() if run.get("model_sha256")}
 
 
-def judge_here() -> str:
-    """The most trusted of the judges of params.yaml, by the audit in data/metrics/critic.json."""
+def chosen_judge() -> str:
+    """The most trusted judge of params.yaml, by the audit in data/metrics/critic.json."""
     params = load("judge", JudgeParams)
     audit = json.loads(AUDIT.read_text(encoding="utf-8")) if AUDIT.is_file() else {}
     return most_trusted_judge(audit, [*params.endpoints, *([LEARNED] if params.learned else [])])
 
 
-def recorded(new: Any, old: Any) -> Duel | None:
-    """The verdicts of stage `duel` on two arms; None when it did not compare them."""
+def recorded_duel(new: Any, old: Any) -> Duel | None:
+    """The result of stage `duel` on two arms; None when it did not compare them."""
     duels = json.loads(RESULTS.read_text(encoding="utf-8"))["duels"] if RESULTS.is_file() else {}
-    judge = judge_here()
+    judge = chosen_judge()
     for key, turned in ((f"{new}_vs_{old}", False), (f"{old}_vs_{new}", True)):
         cell = duels.get(key, {}).get(SPLIT, {}).get(judge)
         if cell:
@@ -131,10 +134,11 @@ def recorded(new: Any, old: Any) -> Duel | None:
     return None
 
 
-def asked(store: Store, name: str, pair: Sequence[Any], arms: Mapping[str, str]) -> Duel:
-    """Both versions answer the test inputs of this checkout; the most trusted judge compares."""
-    inputs, judge = read_rows(INPUTS, LiteralText), judge_here()
-    new, old = (answers(store, name, version, inputs, arms) for version in pair)
+def run_duel(store: Store, name: str, pair: Sequence[Any], arms: Mapping[str, str]) -> Duel:
+    """Let both versions answer the test inputs of this checkout and the most trusted judge compare
+    the answers."""
+    inputs, judge = read_rows(INPUTS, LiteralText), chosen_judge()
+    new, old = (version_answers(store, name, version, inputs, arms) for version in pair)
     this, that = (f"version {version.version}" for version in pair)
     pairs = [
         Comparison(row.id, SPLIT, row.text, this, that, new[row.id], old[row.id]) for row in inputs
@@ -144,7 +148,7 @@ def asked(store: Store, name: str, pair: Sequence[Any], arms: Mapping[str, str])
         one = {"endpoints": [], "learned": True}
     params = load("judge", JudgeParams).model_copy(update=one)
     settings, debias = read_params()["evaluate"], load("debias", Debias)
-    rows = [comparison(row, debias) for row in ask_judges(params, REWARD, pairs, "promote").rows]
+    rows = [judged_input(row, debias) for row in ask_judges(params, REWARD, pairs, "promote").rows]
     found = win_tie_rate.summarise(
         rows, settings["tie_margin"], settings["resamples"], settings["seed"]
     )
@@ -152,7 +156,7 @@ def asked(store: Store, name: str, pair: Sequence[Any], arms: Mapping[str, str])
     return Duel(found["score"], low, high, found["n"], judge, data_hash(INPUTS))
 
 
-def comparison(row: Critique, debias: Debias) -> win_tie_rate.JudgedInput:
+def judged_input(row: Critique, debias: Debias) -> win_tie_rate.JudgedInput:
     flipped = debiasing.order_flips(row.forward, row.backward)
     ratio = text_metrics.length_ratio(row.a, row.b)
     return win_tie_rate.JudgedInput(
@@ -160,10 +164,11 @@ def comparison(row: Critique, debias: Debias) -> win_tie_rate.JudgedInput:
     )
 
 
-def answers(
+def version_answers(
     store: Store, name: str, version: Any, inputs: Sequence[LiteralText], arms: Mapping[str, str]
 ) -> dict[str, str]:
-    """Input id -> this version's answer: the stage's own when its weights are here, else made."""
+    """Input id -> this version's answer: from stage `respond` when its weights are this checkout's,
+    else generated now."""
     arm = arms.get(version.tags.get(HASH_TAG, ""))
     file = Path(f"data/responses/{arm}.jsonl")
     known = {r.input: r.text for r in read_rows(file, Response)} if file.is_file() else {}

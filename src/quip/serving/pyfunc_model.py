@@ -1,7 +1,7 @@
-"""The registered model as MLflow runs it: a list of literal sentences in, paraphrases out.
+"""MLflow model class of the registered student: a list of literal sentences in, paraphrases out.
 
-MLflow copies this file into each version ("models from code") and runs it at loading, so nothing
-of it is pickled. It needs the `quip` package where it is served.
+MLflow copies this file into each version ("models from code") and runs it when the version is
+loaded, so that nothing is pickled. The `quip` package must be installed where it is served.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""`quip serve`: the student behind an OpenAI-compatible endpoint, and a page to compare and vote.
+"""HTTP server of `quip serve`: an OpenAI-compatible endpoint, and a page to compare and vote.
 
-The last message of role "user" is the literal sentence; other messages are not read. Without a
-temperature (or at 0) the first choice is the answer by which the student was judged. What a small
-student cannot do (tools, log-probabilities, ...) is refused by name, never silently dropped, and
-every error has the API's own shape.
+The last message of role "user" is the literal sentence; other messages are ignored. Without a
+temperature (or at 0) the first choice is the answer by which the student was judged. Request
+fields that a small student cannot honour (tools, log-probabilities, ...) are refused by name, and
+every error has the shape of OpenAI's API.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from starlette.exceptions import HTTPException
 from quip.data.votes import Ballot, Choice, ShownPair
 from quip.models.student import prompt
 from quip.serving.batching import Batcher, Busy, Job, Settings
-from quip.serving.loaded_models import Voice
+from quip.serving.loaded_models import LoadedModel
 
-MOST_TOKENS = 256
+MAX_TOKENS = 256
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)]
 
 
@@ -57,15 +57,15 @@ class StreamOptions(Body):
 
 
 class Chat(Body):
-    """What of a chat completion request a student can honour."""
+    """The fields of a chat completion request that a student can honour."""
 
     model: str
     messages: list[Message] = Field(min_length=1)
     n: int = Field(1, ge=1, le=16)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
-    max_tokens: int | None = Field(None, ge=1, le=MOST_TOKENS)
-    max_completion_tokens: int | None = Field(None, ge=1, le=MOST_TOKENS)
+    max_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
+    max_completion_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
     seed: int | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
@@ -75,7 +75,7 @@ class Chat(Body):
 class Compare(Body):
     text: Text
     attempt: int = Field(0, ge=0)
-    """0 shows the answers that are judged; 1, 2, ... samples."""
+    """0 shows the beam-search answers that are judged; 1, 2, ... show samples."""
 
 
 class Vote(Body):
@@ -83,8 +83,8 @@ class Vote(Body):
     choice: Choice
 
 
-class Refusal(Exception):
-    """An answer in the API's error shape."""
+class ApiError(Exception):
+    """An error of a request, sent in the API's error shape."""
 
     def __init__(
         self, status: int, message: str, param: str | None = None, code: str | None = None
@@ -93,111 +93,113 @@ class Refusal(Exception):
         self.status, self.param, self.code = status, param, code
 
 
-def make_app(voices: Sequence[Voice], votes: Path) -> FastAPI:
-    """The application for these voices (the first answers to the bare model name, too)."""
+def make_app(models: Sequence[LoadedModel], votes: Path) -> FastAPI:
+    """The application for these models; the bare model name means the first of them."""
     app = FastAPI(title="quip", docs_url=None, redoc_url=None)
-    app.state.voices = named(voices)
-    app.state.pair = list(voices[:2])
+    app.state.models = models_by_name(models)
+    app.state.pair = list(models[:2])
     app.state.batcher, app.state.ballot = Batcher(), Ballot(votes)
     app.state.started = int(time.time())
-    app.get("/v1/models")(models)
-    app.get("/v1/models/{name:path}")(model)
-    app.post("/v1/chat/completions")(complete)
+    app.get("/v1/models")(list_models)
+    app.get("/v1/models/{name:path}")(get_model)
+    app.post("/v1/chat/completions")(create_completion)
     app.get("/", response_class=HTMLResponse)(page)
     app.post("/api/compare")(compare)
     app.post("/api/vote")(vote)
-    app.add_exception_handler(Refusal, refused)
-    app.add_exception_handler(Busy, busy)
-    app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(HTTPException, unknown_address)
-    app.add_exception_handler(Exception, broken)
+    app.add_exception_handler(ApiError, on_api_error)
+    app.add_exception_handler(Busy, on_busy)
+    app.add_exception_handler(RequestValidationError, on_invalid)
+    app.add_exception_handler(HTTPException, on_http_error)
+    app.add_exception_handler(Exception, on_failure)
     return app
 
 
-def named(voices: Sequence[Voice]) -> dict[str, Voice]:
-    bare = voices[0].name.partition("@")[0].partition("/")[0]
-    return {**{voice.name: voice for voice in voices}, bare: voices[0]}
+def models_by_name(models: Sequence[LoadedModel]) -> dict[str, LoadedModel]:
+    bare = models[0].name.partition("@")[0].partition("/")[0]
+    return {**{model.name: model for model in models}, bare: models[0]}
 
 
 # ---- the API -------------------------------------------------------------------------------
 
 
-def card(name: str, started: int) -> dict[str, Any]:
+def model_entry(name: str, started: int) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": started, "owned_by": "quip"}
 
 
-async def models(request: Request) -> dict[str, Any]:
+async def list_models(request: Request) -> dict[str, Any]:
     state = request.app.state
-    return {"object": "list", "data": [card(name, state.started) for name in state.voices]}
+    return {"object": "list", "data": [model_entry(name, state.started) for name in state.models]}
 
 
-async def model(request: Request, name: str) -> dict[str, Any]:
-    find(request.app.state.voices, name)
-    return card(name, request.app.state.started)
+async def get_model(request: Request, name: str) -> dict[str, Any]:
+    find_model(request.app.state.models, name)
+    return model_entry(name, request.app.state.started)
 
 
-def find(voices: Mapping[str, Voice], name: str) -> Voice:
-    if name not in voices:
-        known = ", ".join(voices)
-        raise Refusal(
+def find_model(models: Mapping[str, LoadedModel], name: str) -> LoadedModel:
+    if name not in models:
+        known = ", ".join(models)
+        raise ApiError(
             404, f"no model '{name}' here; there are: {known}", "model", "model_not_found"
         )
-    return voices[name]
+    return models[name]
 
 
-async def complete(request: Request, chat: Chat) -> Response:
+async def create_completion(request: Request, chat: Chat) -> Response:
     """POST /v1/chat/completions."""
-    voice = find(request.app.state.voices, chat.model)
-    limit = chat.max_completion_tokens or chat.max_tokens or voice.max_new_tokens
-    literal = literal_of(chat.messages)
-    read = count(voice, prompt(literal))
-    check_length(voice, read, limit)
-    texts = await generate(request, voice, literal, chat, limit)
-    answer = Answer(voice, texts, read, limit)
+    model = find_model(request.app.state.models, chat.model)
+    limit = chat.max_completion_tokens or chat.max_tokens or model.max_new_tokens
+    literal = last_user_text(chat.messages)
+    read = count_tokens(model, prompt(literal))
+    check_length(model, read, limit)
+    texts = await generate(request, model, literal, chat, limit)
+    completion = Completion(model, texts, read, limit)
     if chat.stream:
         usage = bool(chat.stream_options and chat.stream_options.include_usage)
-        return StreamingResponse(answer.events(usage), media_type="text/event-stream")
-    return JSONResponse(answer.whole())
+        return StreamingResponse(completion.events(usage), media_type="text/event-stream")
+    return JSONResponse(completion.document())
 
 
-def literal_of(messages: Sequence[Message]) -> str:
-    said = [message.text() for message in messages if message.role == "user"]
-    literal = " ".join(said[-1].split()) if said else ""
+def last_user_text(messages: Sequence[Message]) -> str:
+    texts = [message.text() for message in messages if message.role == "user"]
+    literal = " ".join(texts[-1].split()) if texts else ""
     if not literal:
-        raise Refusal(400, "the last user message must hold the sentence to say", "messages")
+        raise ApiError(
+            400, "the last user message must hold the sentence to paraphrase", "messages"
+        )
     return literal
 
 
-def count(voice: Voice, text: str) -> int:
-    return len(voice.student.tokenizer(text)["input_ids"])
+def count_tokens(model: LoadedModel, text: str) -> int:
+    return len(model.student.tokenizer(text)["input_ids"])
 
 
-def check_length(voice: Voice, read: int, limit: int) -> None:
-    room = getattr(voice.student.model.config, "max_position_embeddings", None)
+def check_length(model: LoadedModel, read: int, limit: int) -> None:
+    room = getattr(model.student.model.config, "max_position_embeddings", None)
     if room and read + limit > room:
         message = f"{read} tokens to read and up to {limit} to write exceed this model's {room}"
-        raise Refusal(400, message, "messages", "context_length_exceeded")
+        raise ApiError(400, message, "messages", "context_length_exceeded")
 
 
 async def generate(
-    request: Request, voice: Voice, literal: str, chat: Chat, limit: int
+    request: Request, model: LoadedModel, literal: str, chat: Chat, limit: int
 ) -> list[str]:
     seed = chat.seed if chat.seed is not None else random.getrandbits(31)
     settings = Settings(chat.n, chat.temperature or 0.0, chat.top_p or 0.95, limit)
-    job = Job(voice, literal, seed, settings)
-    return await asyncio.wrap_future(request.app.state.batcher.ask(job))
+    job = Job(model, literal, seed, settings)
+    return await asyncio.wrap_future(request.app.state.batcher.submit(job))
 
 
-class Answer:
+class Completion:
     """A finished completion, as one document or as the events of a stream.
 
-    An answer is one line made in a batch with others (and by beam search, which knows its first
-    word last), so a stream starts when it is whole, and then gives it word by word.
+    Texts are generated in a batch, and by beam search, which fixes the first word last. So a
+    stream starts when the text is complete, and then sends it word by word.
     """
 
-    def __init__(self, voice: Voice, texts: Sequence[str], read: int, limit: int) -> None:
+    def __init__(self, model: LoadedModel, texts: Sequence[str], read: int, limit: int) -> None:
         self.texts = texts
-        lengths = [count(voice, text) for text in texts]
+        lengths = [count_tokens(model, text) for text in texts]
         self.ends = ["length" if length >= limit else "stop" for length in lengths]
         written = sum(lengths)
         self.usage = {
@@ -208,10 +210,10 @@ class Answer:
         self.head = {
             "id": f"chatcmpl-{secrets.token_hex(12)}",
             "created": int(time.time()),
-            "model": voice.name,
+            "model": model.name,
         }
 
-    def whole(self) -> dict[str, Any]:
+    def document(self) -> dict[str, Any]:
         choices = [
             {
                 "index": index,
@@ -225,10 +227,12 @@ class Answer:
 
     async def events(self, usage: bool) -> AsyncIterator[str]:
         for index, (text, end) in enumerate(zip(self.texts, self.ends, strict=True)):
-            yield self.event([delta(index, {"role": "assistant", "content": ""})])
+            yield self.event([choice_delta(index, {"role": "assistant", "content": ""})])
             for number, word in enumerate(text.split(" ")):
-                yield self.event([delta(index, {"content": f"{' ' if number else ''}{word}"})])
-            yield self.event([delta(index, {}, end)])
+                yield self.event(
+                    [choice_delta(index, {"content": f"{' ' if number else ''}{word}"})]
+                )
+            yield self.event([choice_delta(index, {}, end)])
         if usage:
             yield self.event([], usage=self.usage)
         yield "data: [DONE]\n\n"
@@ -238,7 +242,7 @@ class Answer:
         return f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
 
 
-def delta(index: int, content: dict[str, str], end: str | None = None) -> dict[str, Any]:
+def choice_delta(index: int, content: dict[str, str], end: str | None = None) -> dict[str, Any]:
     return {"index": index, "delta": content, "logprobs": None, "finish_reason": end}
 
 
@@ -250,11 +254,12 @@ async def page() -> str:
 
 
 async def compare(request: Request, body: Compare) -> dict[str, Any]:
-    """Two versions on one sentence, in an order nobody knows; one version alone has no rival."""
+    """The texts of two models for one sentence, in random order; of one model when only one is
+    served."""
     pair = request.app.state.pair
-    literal = literal_of([Message(role="user", content=body.text)])
-    texts = [await attempt(request, voice, literal, body.attempt) for voice in pair]
-    sides = list(zip(texts, [voice.label for voice in pair], strict=True))
+    literal = last_user_text([Message(role="user", content=body.text)])
+    texts = [await sample_text(request, model, literal, body.attempt) for model in pair]
+    sides = list(zip(texts, [model.label for model in pair], strict=True))
     random.shuffle(sides)
     if len(sides) < 2:
         return {"id": None, "left": sides[0][0], "right": None}
@@ -263,18 +268,21 @@ async def compare(request: Request, body: Compare) -> dict[str, Any]:
     return {"id": request.app.state.ballot.show(shown), "left": left, "right": right}
 
 
-async def attempt(request: Request, voice: Voice, literal: str, number: int) -> str:
-    check_length(voice, count(voice, prompt(literal)), voice.max_new_tokens)
-    settings = Settings(1, 0.9 if number else 0.0, 0.95, voice.max_new_tokens)
-    job = Job(voice, literal, number, settings)
-    return (await asyncio.wrap_future(request.app.state.batcher.ask(job)))[0]
+async def sample_text(request: Request, model: LoadedModel, literal: str, number: int) -> str:
+    check_length(model, count_tokens(model, prompt(literal)), model.max_new_tokens)
+    settings = Settings(1, 0.9 if number else 0.0, 0.95, model.max_new_tokens)
+    job = Job(model, literal, number, settings)
+    return (await asyncio.wrap_future(request.app.state.batcher.submit(job)))[0]
 
 
 def vote(request: Request, body: Vote) -> dict[str, Any]:
-    """Keep a vote and tell who wrote which. A plain function, so that the disk holds up nobody."""
+    """Save a vote and return which model wrote which text.
+
+    A plain function: FastAPI runs it in a thread, so that writing to disk blocks no other request.
+    """
     found = request.app.state.ballot.vote(body.id, body.choice)
     if found is None:
-        raise Refusal(404, "that comparison was voted on already, or is not known", "id")
+        raise ApiError(404, "this comparison is unknown or already has a vote", "id")
     shown, saved = found
     return {"saved": saved, "left": shown.left_label, "right": shown.right_label}
 
@@ -282,7 +290,7 @@ def vote(request: Request, body: Vote) -> dict[str, Any]:
 # ---- errors in the API's shape -------------------------------------------------------------
 
 
-def shaped(
+def error_response(
     status: int, message: str, param: str | None = None, code: str | None = None
 ) -> JSONResponse:
     kind = "invalid_request_error" if status < 500 else "server_error"
@@ -290,30 +298,32 @@ def shaped(
     return JSONResponse({"error": error}, status_code=status)
 
 
-async def refused(request: Request, error: Any) -> JSONResponse:
-    return shaped(error.status, str(error), error.param, error.code)
+async def on_api_error(request: Request, error: Any) -> JSONResponse:
+    return error_response(error.status, str(error), error.param, error.code)
 
 
-async def busy(request: Request, error: Exception) -> JSONResponse:
-    response = shaped(503, str(error), code="overloaded")
+async def on_busy(request: Request, error: Exception) -> JSONResponse:
+    response = error_response(503, str(error), code="overloaded")
     response.headers["Retry-After"] = "2"
     return response
 
 
-async def invalid(request: Request, error: Any) -> JSONResponse:
+async def on_invalid(request: Request, error: Any) -> JSONResponse:
     first = error.errors()[0]
     if first["type"] == "json_invalid":
-        return shaped(400, "the body is not JSON")
+        return error_response(400, "the body is not JSON")
     param = ".".join(str(part) for part in first["loc"][1:]) or None
     if first["type"] == "extra_forbidden":
-        return shaped(400, f"this model cannot honour '{param}'", param, "unsupported_parameter")
-    return shaped(400, f"{param or 'body'}: {first['msg']}", param, "invalid_value")
+        return error_response(
+            400, f"this model cannot honour '{param}'", param, "unsupported_parameter"
+        )
+    return error_response(400, f"{param or 'body'}: {first['msg']}", param, "invalid_value")
 
 
-async def unknown_address(request: Request, error: Any) -> JSONResponse:
+async def on_http_error(request: Request, error: Any) -> JSONResponse:
     message = f"{error.detail}: {request.method} {request.url.path}"
-    return shaped(error.status_code, message, code="unknown_url")
+    return error_response(error.status_code, message, code="unknown_url")
 
 
-async def broken(request: Request, error: Exception) -> JSONResponse:
-    return shaped(500, "the student could not answer; the server's log says why")
+async def on_failure(request: Request, error: Exception) -> JSONResponse:
+    return error_response(500, "the student could not answer; the server's log says why")

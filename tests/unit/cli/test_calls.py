@@ -1,4 +1,4 @@
-"""`quip calls`: what is shown, copied, dropped and imported from the outputs of stages."""
+"""`quip calls`: records listed, exported and pruned, and calls imported from stages."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ def asked(project: Project) -> list[Request]:
     return requests
 
 
-def test_the_newest_are_listed_last(asked: list[Request]) -> None:
+def test_the_newest_record_is_listed_last(asked: list[Request]) -> None:
     lines = quip("list", "--n", "2").stdout.splitlines()
     assert [line.rsplit("  ", 1)[1] for line in lines] == ["'answer 4'", "'answer 5'"]
 
 
-def test_one_is_shown_by_how_its_key_begins(asked: list[Request]) -> None:
+def test_a_record_is_shown_by_the_start_of_its_key(asked: list[Request]) -> None:
     found = json.loads(quip("show", asked[3].key("m")[:12]).stdout)
     assert (found["reply"]["text"], found["model"], found["by"]) == ("answer 3", "m", "teacher")
     assert quip("show", "").exit_code == quip("show", "no such").exit_code == 2
 
 
-def test_they_are_counted_by_model_and_stage(asked: list[Request]) -> None:
+def test_replies_are_counted_by_model_and_stage(asked: list[Request]) -> None:
     lines = quip("count").stdout.splitlines()
     assert lines[1].split() == ["4", "4.0000", "m,", "teacher"]
     assert lines[2].split() == ["2", "2.0000", "n,", "critique"]
@@ -65,7 +65,7 @@ def test_they_are_counted_by_model_and_stage(asked: list[Request]) -> None:
     assert "0 damaged records" in lines[3]
 
 
-def test_they_are_exported_whole(asked: list[Request]) -> None:
+def test_records_are_exported_whole(asked: list[Request]) -> None:
     assert quip("export", "all.jsonl").exit_code == 0
     rows = [json.loads(line) for line in Path("all.jsonl").read_text().splitlines()]
     assert [row["key"] for row in rows] == [r.key("m") for r in asked[:4]] + [

@@ -1,4 +1,4 @@
-"""`quip doctor`: every thing that can be missing or wrong is named, with its remedy."""
+"""`quip doctor`: names whatever is missing or wrong, with its remedy."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_doctor_ends_with_2_only_when_something_must_be_mended(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     found = [Finding("ok", "python 3.11.7"), Finding("note", "weights", "wait")]
-    monkeypatch.setattr(doctor, "examine", lambda: found)
+    monkeypatch.setattr(doctor, "run_checks", lambda: found)
     assert quip("doctor").exit_code == 0
     found.append(Finding("mend", "dvc.yaml is missing", "bring it back"))
     done = quip("doctor")
@@ -104,7 +104,7 @@ def test_doctor_asks_for_the_key_of_a_used_endpoint_and_never_shows_it(
     assert lines(*doctor_checks.keys()) == "ok   endpoint 'hosted': HOSTED_KEY is set"
 
 
-def test_doctor_tells_what_weights_are_to_be_fetched(
+def test_doctor_names_the_weights_to_be_fetched(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("QUIP_CACHE", str(tmp_path / "cache"))
@@ -115,7 +115,7 @@ def test_doctor_tells_what_weights_are_to_be_fetched(
 
 def test_doctor_reads_the_tracking_database(checkout: Path) -> None:
     mlflow_store.connect()
-    assert lines(*doctor_checks.database()) == "ok   mlflow.db"
+    assert lines(*doctor_checks.tracking_store()) == "ok   mlflow.db"
     moved = checkout.with_name("moved")
     checkout.rename(moved)
     found = doctor_checks.examine_database(moved / "mlflow.db")
@@ -123,12 +123,14 @@ def test_doctor_reads_the_tracking_database(checkout: Path) -> None:
 
 
 def test_doctor_sees_a_damaged_database() -> None:
-    assert [f.level for f in doctor_checks.database()] == ["note"]
+    assert [f.level for f in doctor_checks.tracking_store()] == ["note"]
     Path("mlflow.db").write_text("not a database " * 100)
-    assert "mlflow.db cannot be read (file is not a database)" in lines(*doctor_checks.database())
+    assert "mlflow.db cannot be read (file is not a database)" in lines(
+        *doctor_checks.tracking_store()
+    )
 
 
-def test_doctor_sees_what_a_kill_leaves_of_dvc_s_locks() -> None:
+def test_doctor_sees_dvc_locks_that_a_kill_leaves() -> None:
     Path(".dvc/tmp").mkdir(parents=True)
     Path(".dvc/tmp/lock").write_text(" 1234\n")
     Path(".dvc/tmp/rwlock").write_text("{}")
@@ -150,8 +152,8 @@ def test_doctor_sees_a_hard_linked_lock_of_a_dead_process() -> None:
 
 def test_doctor_sees_a_stage_that_another_process_still_runs() -> None:
     with stage.stage_lock("sft"):
-        assert "stage sft is still running" in lines(*doctor_checks.stages_at_work())
-    assert not list(doctor_checks.stages_at_work())
+        assert "stage sft is still running" in lines(*doctor_checks.running_stages())
+    assert not list(doctor_checks.running_stages())
 
 
 def asks(address: str, key: str | None = None) -> None:
@@ -164,7 +166,7 @@ def asks(address: str, key: str | None = None) -> None:
     write_params(change)
 
 
-def test_doctor_says_which_endpoints_run_here() -> None:
+def test_doctor_names_the_endpoints_that_run_here() -> None:
     write_params()
     assert lines(*doctor_checks.addresses()) == (
         "ok   endpoint 'embedded': runs in the stage's own process"
@@ -180,7 +182,7 @@ def test_doctor_asks_an_endpoint_for_its_models_and_for_nothing_that_costs(
     assert server.asked == []
 
 
-def test_doctor_sees_an_endpoint_that_nobody_listens_at() -> None:
+def test_doctor_sees_an_unreachable_endpoint() -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
@@ -233,24 +235,24 @@ def test_doctor_asks_the_tracking_server_for_its_health(
     guarded: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", guarded)
-    assert lines(*doctor_checks.database()) == f"ok   MLflow store: {guarded}"
+    assert lines(*doctor_checks.tracking_store()) == f"ok   MLflow store: {guarded}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{guarded}/elsewhere")
-    assert "does not answer (401) -> start the server" in lines(*doctor_checks.database())
+    assert "does not answer (401) -> start the server" in lines(*doctor_checks.tracking_store())
     hidden = doctor_checks.tracking_server("postgresql://user:secret@host/mlflow").line()
     assert "secret" not in hidden
 
 
 def test_doctor_counts_the_call_store_and_its_damaged_records() -> None:
-    assert [found.level for found in doctor_checks.calls()] == ["note"]
+    assert [found.level for found in doctor_checks.call_store()] == ["note"]
     journal = Path(".quip/calls.journal")
     with closing(CallStore(journal)) as store:
         store.put("k1", "m", "{}")
         store.put("k2", "m", "{}")
-    assert lines(*doctor_checks.calls()) == "ok   call store: 2 replies"
+    assert lines(*doctor_checks.call_store()) == "ok   call store: 2 replies"
     journal.write_bytes(journal.read_bytes().replace(b"k2", b"k3"))
-    assert "1 of its records are damaged" in lines(*doctor_checks.calls())
+    assert "1 of its records are damaged" in lines(*doctor_checks.call_store())
     journal.write_text("something else entirely\n")
-    assert "mend call store:" in lines(*doctor_checks.calls())
+    assert "mend call store:" in lines(*doctor_checks.call_store())
 
 
 def test_doctor_asks_for_room_where_the_weights_go(
@@ -264,12 +266,12 @@ def test_doctor_asks_for_room_where_the_weights_go(
     assert "QUIP_CACHE names another folder" in lines(*doctor_checks.disk())
 
 
-def test_doctor_sees_that_other_code_would_run_than_dvc_watches() -> None:
-    assert not list(doctor.code())  # no code of its own here
+def test_doctor_sees_that_the_imported_code_is_not_the_checkout_s() -> None:
+    assert not list(doctor.imported_code())  # no code of its own here
     shutil.copytree(Path(doctor.__file__).parents[1], "src/quip")
-    assert not list(doctor.code())
+    assert not list(doctor.imported_code())
     with Path("src/quip/evaluation/metrics/win_tie_rate.py").open("a", encoding="utf-8") as handle:
         handle.write("# changed here\n")
-    said = lines(*doctor.code())
-    assert "whose evaluation/metrics/win_tie_rate.py is another" in said
+    said = lines(*doctor.imported_code())
+    assert "whose evaluation/metrics/win_tie_rate.py differs" in said
     assert "export PYTHONPATH=$PWD/src" in said

@@ -1,4 +1,4 @@
-"""`quip examples`: which sentences, in which order, and the block that README keeps of them."""
+"""`quip examples`: choice and order of the sentences, and the block of README.md."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_sentences_are_the_first_by_the_digest_of_their_id(finished: Path) -> None:
     wanted = sorted(IDS, key=lambda key: sha256(key.encode()).hexdigest())
-    found = examples.read(4)
+    found = examples.read_examples(4)
     assert [example["literal"] for example in found] == [f"{key} literal" for key in wanted[:4]]
 
 
-def test_every_text_stands_under_the_name_of_its_writer_and_sft_is_the_first_arm(
+def test_every_text_has_the_name_of_its_author_and_sft_is_the_first_arm(
     finished: Path,
 ) -> None:
-    [found] = examples.read(1)
+    [found] = examples.read_examples(1)
     key = found["literal"].split()[0]
     assert list(found.items()) == [
         ("literal", f"{key} literal"),
@@ -69,14 +69,14 @@ def test_an_arm_that_has_not_answered_a_sentence_is_left_out_there() -> None:
 def test_the_command_prints_one_text_a_line(finished: Path) -> None:
     done = CliRunner().invoke(app, ["examples", "--n", "2"])
     assert done.exit_code == 0
-    assert done.output == examples.text(examples.read(2)) + "\n"
+    assert done.output == examples.as_text(examples.read_examples(2)) + "\n"
     assert [line.split()[0] for line in done.output.splitlines() if line] == [
         *("literal", "teacher", "sft", "dpo"),
     ] * 2
 
 
-def test_a_long_text_is_wrapped_under_its_own_beginning() -> None:
-    [first, *rest] = examples.text([{"literal": "word " * 60, "sft": "x"}]).splitlines()
+def test_a_long_text_is_wrapped_with_an_indent() -> None:
+    [first, *rest] = examples.as_text([{"literal": "word " * 60, "sft": "x"}]).splitlines()
     assert first.startswith("literal  word")
     assert rest[0].startswith("         word")
     assert rest[-1] == "sft      x"
@@ -103,10 +103,10 @@ def test_before_any_student_has_answered_the_command_says_what_to_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match=r"data/responses: no answers yet\. Run `make run`"):
-        examples.read(3)
+        examples.read_examples(3)
 
 
 def test_the_block_stands_between_marks() -> None:
-    assert examples.markdown([{"literal": "a"}]) == add_marks(
+    assert examples.as_markdown([{"literal": "a"}]) == add_marks(
         "examples", "```text\nliteral  a\n```"
     )

@@ -1,4 +1,4 @@
-"""The command `quip`: help at once, clear ends, and each verb on a small checkout."""
+"""The command `quip`: fast help, clear errors, and each verb on a small checkout."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- all verbs
 
 
-def test_help_comes_without_anything_heavy() -> None:
+def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys; from quip.cli.main import app\n"
         "heavy = {'torch', 'transformers', 'mlflow', 'numpy', 'openai', 'yaml', 'rich'}\n"
@@ -90,7 +90,7 @@ def test_an_error_s_own_exit_code_is_kept(monkeypatch: pytest.MonkeyPatch) -> No
     def broken(arm: str | None) -> None:
         raise mlflow_store.TrackingError("the store is gone")
 
-    monkeypatch.setattr(paraphrase, "speaker", broken)
+    monkeypatch.setattr(paraphrase, "load_paraphraser", broken)
     assert quip("say", SENTENCE).exit_code == 3
 
 
@@ -118,7 +118,7 @@ def test_say_names_the_arms_that_are_there(tiny_student: Path) -> None:
     assert "there is no model 'dpp'. Trained here: sft." in done.stderr
 
 
-def test_say_speaks_from_a_folder_and_repeats_itself(tiny_student: Path) -> None:
+def test_say_uses_a_model_folder_and_repeats_a_seed(tiny_student: Path) -> None:
     write_params()
     shutil.copytree(tiny_student, "models/sft")
     first = quip("say", SENTENCE, "--n", "2")
@@ -141,7 +141,7 @@ def test_say_reads_a_pipe_a_sentence_a_line(tiny_student: Path) -> None:
     assert json.loads(other.stdout)["paraphrases"][1:] != found[0]["paraphrases"][1:]
 
 
-def test_say_without_a_text_talks_at_a_terminal(tiny_student: Path) -> None:
+def test_say_without_a_text_reads_the_terminal(tiny_student: Path) -> None:
     write_params()
     shutil.copytree(tiny_student, "models/sft")
     ours, theirs = pty.openpty()
@@ -159,32 +159,32 @@ def test_say_without_a_text_talks_at_a_terminal(tiny_student: Path) -> None:
     assert started.returncode == 0, err
     rows = [json.loads(line.removeprefix("> ")) for line in out.splitlines() if "{" in line]
     assert [row["literal"] for row in rows] == [SENTENCE, "It rained."]
-    assert "A sentence a line" in err
+    assert "One sentence per line" in err
 
 
-def test_without_a_registry_the_recorded_champion_speaks(tiny_student: Path) -> None:
+def test_without_a_registry_the_recorded_champion_is_used(tiny_student: Path) -> None:
     write_params()
     for arm in ("sft", "dpo"):
         shutil.copytree(tiny_student, Path("models", arm))
-    assert paraphrase.folder_of(None) == Path("models/dpo")
+    assert paraphrase.arm_folder(None) == Path("models/dpo")
     Path("data").mkdir()
     Path("data/registry.json").write_text('{"sft": {"aliases": ["champion"]}, "dpo": {}}')
-    assert paraphrase.folder_of(None) == Path("models/sft")
+    assert paraphrase.arm_folder(None) == Path("models/sft")
 
 
-def test_a_store_that_cannot_be_used_is_said_and_the_folder_speaks(
+def test_an_unusable_store_is_reported_and_the_folder_is_used(
     tiny_student: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_params()
     shutil.copytree(tiny_student, "models/sft")
     Path("mlflow.db").write_text("not a database " * 100)
-    assert paraphrase.registered() is None
+    assert paraphrase.champion_uri() is None
     assert "Using the model folder." in capsys.readouterr().err
 
 
-def test_a_store_without_a_champion_leaves_the_word_to_the_folder(checkout: Path) -> None:
+def test_without_a_champion_the_folder_is_used(checkout: Path) -> None:
     write_params()
-    assert paraphrase.registered() is None
+    assert paraphrase.champion_uri() is None
 
 
 class Parrot:
@@ -296,7 +296,7 @@ def test_the_plan_counts_the_calls_of_every_kind_of_critic(
     assert sum(w.calls for w in works) == calls * DATA.splits["train"]
 
 
-def test_the_plan_counts_what_is_audited_beside() -> None:
+def test_the_plan_counts_further_audited_critics() -> None:
     sections = shipped_params()
     plain = sum(w.calls for w in plan.plan(sections, DATA) if w.stage == "audit")
     sections["audit"]["kinds"] = ["cloze:humor", "mcp_reason", "learned"]
@@ -331,10 +331,10 @@ def test_duels_are_planned_on_no_more_inputs_than_wanted() -> None:
 def test_other_params_are_planned_from_their_limits() -> None:
     shutil.copytree(ROOT / "data" / "raw", "data/raw")
     recipe = read_params(ROOT / "params.paper.yaml")
-    assert plan.measure(recipe, prepared_here=False).splits["train"] == 12000
+    assert plan.measure_data(recipe, prepared_here=False).splits["train"] == 12000
     recipe["prepare"]["limit"]["train"] = None
     with pytest.raises(ParamsError, match=r"dvc repro prepare"):
-        plan.measure(recipe, prepared_here=False)
+        plan.measure_data(recipe, prepared_here=False)
 
 
 def test_a_learned_critic_is_asked_for_nothing_but_its_training() -> None:
@@ -399,7 +399,7 @@ def test_tokens_are_those_of_earlier_calls_where_there_were_any() -> None:
         Record.now("call", "k", "m", "teacher", 0.0, one.model_dump_json())
         for one in (reply, silent, larger)
     ]
-    assert plan.sizes(records) == {("m", "teacher"): (15.0, 4.0)}
+    assert plan.mean_call_tokens(records) == {("m", "teacher"): (15.0, 4.0)}
 
 
 def test_a_plan_above_the_budget_says_so() -> None:
@@ -432,7 +432,7 @@ def test_the_shipped_data_are_counted_before_the_first_run() -> None:
     shutil.copytree(ROOT / "data" / "raw", "data/raw")
     limit = {"train": 50, "val": 5, "test": None, "ood": 7}
     chosen = {"source": "shipped", "ood_source": "shipped", "limit": limit}
-    data = plan.measure({"prepare": chosen})
+    data = plan.measure_data({"prepare": chosen})
     assert (data.splits["train"], data.splits["val"], data.splits["ood"]) == (50, 5, 7)
     assert data.splits["test"] >= 120
     assert sum(data.gold.values()) >= 150
@@ -444,12 +444,12 @@ def test_prepared_data_are_counted_exactly() -> None:
     for number, split in enumerate(("train", "val", "test", "ood"), start=1):
         rows = [json.dumps({"id": f"{split}{i}", "text": "abcd"}) for i in range(number)]
         Path(f"data/prepared/{split}.jsonl").write_text("\n".join(rows))
-    data = plan.measure({})
+    data = plan.measure_data({})
     assert data.splits == {"train": 1, "val": 2, "test": 3, "ood": 4}
     assert data.literal == 4
 
 
 def test_another_source_must_be_prepared_first() -> None:
     shutil.copytree(ROOT / "data" / "raw", "data/raw")
-    with pytest.raises(ParamsError, match="after `dvc repro prepare`"):
-        plan.measure({"prepare": {"source": "my.csv", "ood_source": "shipped"}})
+    with pytest.raises(ParamsError, match="Run `dvc repro prepare`"):
+        plan.measure_data({"prepare": {"source": "my.csv", "ood_source": "shipped"}})

@@ -1,4 +1,4 @@
-"""`quip init`: a repository of one's own in which the pipeline runs."""
+"""`quip init`: a new repository in which the pipeline runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from quip.cli.main import app
-from quip.cli.new_project import needed
+from quip.cli.new_project import is_needed
 
 ROOT = Path(__file__).parents[3]
 LITERALS = (ROOT / "data/raw/literals.jsonl").read_text(encoding="utf-8").splitlines()
@@ -74,7 +74,7 @@ def test_the_pipeline_runs_in_the_new_repository(tmp_path: Path) -> None:
     assert "Running stage 'prepare'" in python(mine, "dvc", "repro", "prepare")
 
 
-def test_it_holds_the_pipeline_and_nothing_of_ours_beside_it(tmp_path: Path) -> None:
+def test_it_holds_the_pipeline_and_no_results_or_tests(tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     assert init(mine).exit_code == 0
     staged = in_repository(mine, "git", "ls-files").splitlines()
@@ -90,19 +90,19 @@ def test_it_holds_the_pipeline_and_nothing_of_ours_beside_it(tmp_path: Path) -> 
     assert literals == (ROOT / "data/raw/literals.jsonl").read_bytes()
 
 
-def test_every_file_that_a_stage_needs_is_taken_along() -> None:
-    assert needed("src/quip/prompts/teacher.txt")
-    assert needed("data/raw/gold.jsonl")
-    assert needed("data/teacher/.gitignore")
-    assert not needed("data/metrics/wtr.json")
-    assert not needed("docs/log.md")
+def test_every_file_that_a_stage_needs_is_copied() -> None:
+    assert is_needed("src/quip/prompts/teacher.txt")
+    assert is_needed("data/raw/gold.jsonl")
+    assert is_needed("data/teacher/.gitignore")
+    assert not is_needed("data/metrics/wtr.json")
+    assert not is_needed("docs/log.md")
 
 
 def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "diary.txt").write_text("Dear diary")
     done = init(tmp_path)
     assert done.exit_code == 2
-    assert "is there already" in done.stderr
+    assert "exists and is not empty" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["diary.txt"]
 
 
@@ -119,4 +119,4 @@ def test_outside_a_project_it_says_where_to_run(
     monkeypatch.chdir(tmp_path)
     done = init(tmp_path / "mine")
     assert done.exit_code == 2
-    assert "run from its root" in done.stderr
+    assert "Run it from its root" in done.stderr

@@ -1,4 +1,4 @@
-"""A skill is a pack in a folder; the one that is shipped fits the pipeline and is well written."""
+"""Skill packs: finding and installing one; the shipped pack fits the pipeline."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def test_a_pack_is_shipped_beside_humor() -> None:
 
 
 def test_a_pack_is_found_by_its_name_or_its_path(tmp_path: Path) -> None:
-    assert skill_packs.find(ROOT, "plain_language") == ROOT / "packs" / "plain_language"
+    assert skill_packs.find_pack(ROOT, "plain_language") == ROOT / "packs" / "plain_language"
     shutil.copytree(ROOT / "packs" / "plain_language", tmp_path / "mine")
-    assert skill_packs.find(ROOT, str(tmp_path / "mine")) == tmp_path / "mine"
+    assert skill_packs.find_pack(ROOT, str(tmp_path / "mine")) == tmp_path / "mine"
     with pytest.raises(DataError, match=r"Known packs: plain_language. Did you mean"):
-        skill_packs.find(ROOT, "plain_languag")
+        skill_packs.find_pack(ROOT, "plain_languag")
 
 
 def test_a_pack_that_lacks_a_part_is_refused_by_name(tmp_path: Path) -> None:
@@ -51,18 +51,18 @@ def test_a_pack_that_lacks_a_part_is_refused_by_name(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "packs" / "plain_language", mine)
     (mine / "raw" / "gold.jsonl").unlink()
     shutil.rmtree(mine / "prompts")
-    with pytest.raises(DataError, match=r"a pack lacks raw/gold.jsonl, prompts/\*.txt"):
-        skill_packs.find(tmp_path, str(mine))
+    with pytest.raises(DataError, match=r"the pack lacks raw/gold.jsonl, prompts/\*.txt"):
+        skill_packs.find_pack(tmp_path, str(mine))
 
 
 @pytest.fixture
 def laid_out(tmp_path: Path) -> Path:
     """This project's small version with the skill of the shipped pack."""
-    try_run.make(ROOT, tmp_path / "small", skill_packs.find(ROOT, "plain_language"))
+    try_run.lay_out(ROOT, tmp_path / "small", skill_packs.find_pack(ROOT, "plain_language"))
     return tmp_path / "small"
 
 
-def test_of_the_skill_before_no_prompt_and_no_text_stays(laid_out: Path) -> None:
+def test_no_prompt_or_text_of_the_earlier_skill_stays(laid_out: Path) -> None:
     pack = ROOT / "packs" / "plain_language"
     for part, place in skill_packs.PLACES.items():
         there = {file.name: file.read_bytes() for file in (laid_out / place).iterdir()}
@@ -76,13 +76,13 @@ def test_values_are_the_pack_s_then_the_small_run_s_then_the_project_s(laid_out:
     assert found["prepare"]["limit"] == small["prepare"]["limit"]
     assert found["endpoints"] == ours["endpoints"]
     over = read_params(ROOT / "packs" / "plain_language" / "params.yaml")
-    assert found == skill_packs.overlaid(skill_packs.overlaid(ours, over), small)
+    assert found == skill_packs.merge_params(skill_packs.merge_params(ours, over), small)
 
 
 def test_comments_go_with_their_values(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("a:  # first\n  b: 1   # one\n  c: null   # two\n")
     (tmp_path / "over.yaml").write_text("a:\n  b: 2   # more\n")
-    skill_packs.overlay(tmp_path / "params.yaml", tmp_path / "over.yaml")
+    skill_packs.overlay_file(tmp_path / "params.yaml", tmp_path / "over.yaml")
     written = (tmp_path / "params.yaml").read_text()
     assert written == "a:  # first\n  b: 2   # more\n  c: null   # two\n"
 
@@ -97,7 +97,7 @@ def pack(request: pytest.FixtureRequest) -> Path:
 
 
 def merged(pack: Path) -> dict[str, Any]:
-    found: dict[str, Any] = skill_packs.overlaid(
+    found: dict[str, Any] = skill_packs.merge_params(
         read_params(ROOT / "params.yaml"), read_params(pack / "params.yaml")
     )
     return found

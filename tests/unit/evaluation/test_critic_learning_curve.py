@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from quip.cli.main import app
-from quip.cli.skill_packs import overlaid
+from quip.cli.skill_packs import merge_params
 from quip.core.params import load, read_params, validate
 from quip.data.graded_pairs import GradedPair
 from quip.evaluation import critic_learning_curve
@@ -133,7 +133,9 @@ def test_a_bad_input_ends_the_command_with_one_line(tmp_path: Path) -> None:
 
 
 def test_the_shipped_recipe_for_headlines_is_valid() -> None:
-    laid = overlaid(read_params(ROOT / "params.yaml"), read_params(ROOT / "params.headlines.yaml"))
+    laid = merge_params(
+        read_params(ROOT / "params.yaml"), read_params(ROOT / "params.headlines.yaml")
+    )
     validate(laid["reward"], RewardParams, "reward")
 
 

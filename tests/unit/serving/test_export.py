@@ -1,4 +1,4 @@
-"""quip export: a folder others can use; a GGUF file is let through only if it says the same."""
+"""quip export: a folder for other programs; a GGUF file must agree with the student."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_the_manifest_holds_every_file_s_sha256(project: Path) -> None:
     assert found["files"] == {name: hash_file(OUT / name, "sha256") for name in names}
 
 
-def test_the_card_says_how_good_by_whose_judgement_and_of_how_many(project: Path) -> None:
+def test_the_card_gives_score_judge_and_number_of_inputs(project: Path) -> None:
     critic = {"agreement": 0.8, "ci95": [0.7, 0.9], "n": 40, "position_bias": 0.1}
     Path("data/metrics/critic.json").write_text(json.dumps({**critic, "judges": {}}))
     quip("export", "dpo", "--out", "out")
@@ -145,7 +145,7 @@ def test_the_licence_is_never_freer_than_base_and_data(
 
 
 def test_a_description_fits_into_the_registry(project: Path) -> None:
-    facts = export.of_arm("dpo").facts
+    facts = export.origin_of_arm("dpo").facts
     facts.wtr["arms"]["dpo"]["test"].update(
         {f"judge{i}": facts.wtr["arms"]["dpo"]["test"]["embedded"] for i in range(200)}
     )
@@ -174,7 +174,7 @@ def test_weights_of_another_training_are_refused(project: Path) -> None:
 def test_a_version_is_exported_with_the_card_it_was_registered_with(project: Path) -> None:
     run_stage()
     shutil.rmtree("models")
-    write_results({"sft": 0.9, "dpo": 0.9})  # of a later run: says nothing of this version
+    write_results({"sft": 0.9, "dpo": 0.9})  # of a later run: does not count for this version
     done = quip("export", "champion", "--out", "out")
     assert done.exit_code == 0, done.output
     assert "| 0.40 [0.30, 0.50] |" in (OUT / "README.md").read_text()
@@ -208,7 +208,7 @@ def test_no_secret_reaches_the_card(project: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("precision", ["f16", "f32"])
-def test_a_gguf_file_says_what_the_student_says(project: Path, precision: Any) -> None:
+def test_a_gguf_file_agrees_with_the_student(project: Path, precision: Any) -> None:
     done = quip("export", "dpo", "--out", "out", "--gguf", precision)
     assert done.exit_code == 0, done.output
     file = OUT / f"{NAME}-dpo-{precision}.gguf"
@@ -224,19 +224,19 @@ def test_a_gguf_file_says_what_the_student_says(project: Path, precision: Any) -
 
 def test_the_engine_s_chat_reads_the_student_s_own_prompt(project: Path) -> None:
     quip("export", "dpo", "--out", "out", "--gguf", "f32")
-    server = gguf_check.start(OUT / f"{NAME}-dpo-f32.gguf")
+    server = gguf_check.start_engine(OUT / f"{NAME}-dpo-f32.gguf")
     said = [{"role": "user", "content": "It rained."}]
-    found = gguf_check.ask(server, "/apply-template", {"messages": said})
+    found = gguf_check.post(server, "/apply-template", {"messages": said})
     assert found["prompt"] == student.prompt("It rained.")
 
 
 def test_rows_that_are_not_reordered_are_noticed_and_nothing_is_left(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gguf_writer, "reordered", lambda key, values, config: values)
-    monkeypatch.setitem(gguf_check.BOUNDS, "f32", 1e-3)  # random weights say nearly nothing
+    monkeypatch.setattr(gguf_writer, "permute_rotary_rows", lambda key, values, config: values)
+    monkeypatch.setitem(gguf_check.BOUNDS, "f32", 1e-3)  # random weights give small differences
     done = quip("export", "dpo", "--out", "out", "--gguf", "f32")
-    assert (done.exit_code, "does not say what the student says" in done.stderr) == (2, True)
+    assert (done.exit_code, "disagrees with the student" in done.stderr) == (2, True)
     assert not OUT.exists()
     assert not list(project.glob(".out*"))
 
@@ -249,7 +249,7 @@ def test_another_tokenizer_is_noticed(project: Path, monkeypatch: pytest.MonkeyP
     to_gguf_tokenizer = gguf_writer.add_tokenizer
     monkeypatch.setattr(gguf_writer, "add_tokenizer", other)
     done = quip("export", "dpo", "--out", "out", "--gguf", "f32")
-    assert (done.exit_code, "splits other tokens" in done.stderr) == (2, True)
+    assert (done.exit_code, "differently" in done.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,7 @@ def test_an_encoder_decoder_is_exported_without_gguf(project: Path, tiny_bart: P
 
 
 @pytest.mark.slow
-def test_the_real_base_says_the_same_as_gguf(checkout: Path) -> None:
+def test_the_real_base_agrees_with_its_gguf_file(checkout: Path) -> None:
     base = Path(weights.student_base(STUDENT))
     loaded = student.load(base)
     for precision, bound in gguf_check.BOUNDS.items():
@@ -300,7 +300,7 @@ def test_a_push_is_dry_unless_yes_is_said(project: Path, monkeypatch: pytest.Mon
     assert "Nothing was sent" in done.stdout
     assert "huggingface.co/me/funny" in done.stdout
     done = quip("export", "dpo", "--out", "out", "--push", "me/funny", "--yes")
-    assert (done.exit_code, "the hub did not take" in done.stderr) == (3, True), done.output
+    assert (done.exit_code, "the hub refused" in done.stderr) == (3, True), done.output
     assert len(done.stderr.strip().splitlines()) == 1
     assert (OUT / "README.md").is_file()
 

@@ -1,4 +1,4 @@
-"""quip promote: only a challenger that is shown to be better becomes champion; all is kept."""
+"""quip promote: only a challenger shown to be better becomes champion; promotions are recorded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import yaml
 
 from cli_runner import quip
 from fake_endpoint import CRITIC_PROMPT, ChatServer, likes
-from quip.cli.skill_packs import overlaid
+from quip.cli.skill_packs import merge_params
 from quip.core.jsonl import write_rows
 from quip.core.params import read_params
 from quip.core.records import LiteralText, Response
@@ -43,14 +43,14 @@ def history() -> list[dict[str, Any]]:
 
 @pytest.fixture
 def project(checkout: Path, server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Champion 1 (arm sft) and challenger 2 (arm dpo), weights that are not any, 12 inputs."""
+    """Champion 1 (arm sft) and challenger 2 (arm dpo), placeholder weights, 12 inputs."""
     roles = {
         "endpoints": {"scripted": {"base_url": server.url, "model": "m", "concurrency": 1}},
         "judge": {"endpoints": ["scripted"], "prompt": "critic"},
         "debias": {"scale": 1.0, "per_word": 0.0},
         "respond": {"num_beams": 1, "max_new_tokens": 4},
     }
-    params = overlaid(read_params(SHIPPED), roles)
+    params = merge_params(read_params(SHIPPED), roles)
     Path("params.yaml").write_text(yaml.safe_dump(params))
     folder = checkout / "prompts"
     folder.mkdir()
@@ -80,7 +80,7 @@ def duel(score: float, low: float, high: float, key: str = "dpo_vs_sft") -> None
     write(Path("data/metrics/wtr.json"), {"duels": {key: {"test": {"scripted": cell}}}})
 
 
-def test_a_challenger_that_is_better_for_sure_is_promoted(project: Path) -> None:
+def test_a_challenger_with_an_interval_above_one_half_is_promoted(project: Path) -> None:
     duel(0.60, 0.51, 0.69)
     done = quip("promote")
     assert done.exit_code == 0, done.output
@@ -94,7 +94,7 @@ def test_a_challenger_that_is_better_for_sure_is_promoted(project: Path) -> None
 
 
 @pytest.mark.parametrize(("low", "short"), [(0.44, "0.060 short"), (0.5, "0.000 short")])
-def test_one_that_is_not_is_told_by_how_much(project: Path, low: float, short: str) -> None:
+def test_a_refused_challenger_learns_its_shortfall(project: Path, low: float, short: str) -> None:
     duel(0.53, low, 0.62)
     done = quip("promote")
     assert done.exit_code == 1
@@ -108,7 +108,7 @@ def test_the_stage_s_duel_is_read_from_either_side(project: Path) -> None:
     assert "score 0.600 [0.550, 0.690]" in quip("promote", "2").stdout
 
 
-def test_verdicts_on_weights_trained_since_say_nothing_of_a_registered_version(
+def test_verdicts_on_newer_weights_do_not_count_for_a_registered_version(
     project: Path, server: ChatServer, tiny_student: Path
 ) -> None:
     """The pipeline went as far as the duel, but `register` has not run."""
@@ -124,7 +124,7 @@ def test_verdicts_on_weights_trained_since_say_nothing_of_a_registered_version(
     assert "dpo on t0" not in json.dumps(server.asked)
 
 
-def test_the_first_champion_needs_no_rival(project: Path) -> None:
+def test_the_first_champion_needs_no_comparison(project: Path) -> None:
     mlflow_store.connect().client.delete_registered_model_alias(NAME, "champion")
     assert "there was no champion" in quip("promote", "2").stdout
     assert held()["champion"] == "2"
@@ -140,10 +140,10 @@ def test_without_the_stage_s_verdicts_the_judge_is_asked(project: Path, server: 
     assert held()["champion"] == "2"
 
 
-def test_versions_of_elsewhere_answer_the_same_inputs_themselves(
+def test_versions_trained_elsewhere_answer_the_same_inputs_themselves(
     project: Path, server: ChatServer, tiny_student: Path
 ) -> None:
-    duel(0.1, 0.0, 0.2)  # of this checkout's students: says nothing of a third
+    duel(0.1, 0.0, 0.2)  # of this checkout's students: does not count for a third
     shutil.copytree(tiny_student, "elsewhere")
     number = put("dpo", Path("elsewhere"))
     server.answer = likes(lambda text: 5.0 * (not text.startswith("sft")))
