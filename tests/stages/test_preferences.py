@@ -23,7 +23,7 @@ from quip.critics.debiasing import (
     sigmoid,
 )
 from quip.critics.ranking import decide, rank
-from quip.evaluation.metrics.win_tie_rate import outcome
+from quip.evaluation.metrics.tie_rule import outcome
 from quip.runtime.errors import DataError, ParamsError
 from quip.stages import preferences
 from stage_options import options

@@ -24,6 +24,7 @@ from quip.evaluation.metrics import (
     bootstrap,
     interrater,
     text_metrics,
+    tie_rule,
     win_tie_rate,
 )
 from quip.runtime.errors import DataError
@@ -284,7 +285,7 @@ def judge_agreement(
         and (judge := judge_preference(judged, pair, forward)) is not None
     ]
     outcomes = [
-        (win_tie_rate.outcome(value, MAJORITY), win_tie_rate.outcome(judge, tie_margin))
+        (tie_rule.outcome(value, MAJORITY), tie_rule.outcome(judge, tie_margin))
         for value, judge in both
     ]
     found = interrater.cohens_kappa(
@@ -297,7 +298,7 @@ def judge_agreement(
     ]
     if scores:
         found["agreement"] = critic_audit.rounded_mean(scores)
-        found["agreement_ci95"] = bootstrap.mean_interval(scores, resamples, seed)
+        found["agreement_ci95"] = bootstrap.rounded_interval(scores, resamples, seed)
     return {**found, "decided": len(scores)}
 
 

@@ -27,7 +27,7 @@ import numpy as np
 
 from quip.core.records import Critique, GoldPair
 from quip.critics.debiasing import Debias, calibrated_preference, order_flips
-from quip.evaluation.metrics.bootstrap import mean_interval
+from quip.evaluation.metrics.bootstrap import rounded_interval
 from quip.runtime.errors import DataError
 
 HUMOR = ("plain", "weaker", "length")
@@ -113,11 +113,11 @@ def agreement_figures(rows: Sequence[PairScore], resamples: int, seed: int) -> d
     return {
         "agreement": rounded_mean(agreed),
         "n": len(rows),
-        "ci95": mean_interval(agreed, resamples, seed),
+        "ci95": rounded_interval(agreed, resamples, seed),
         "position_bias": rounded_mean(flipped),
-        "position_bias_ci95": mean_interval(flipped, resamples, seed),
+        "position_bias_ci95": rounded_interval(flipped, resamples, seed),
         "length_bias": rounded_mean(longer),
-        "length_bias_ci95": mean_interval(longer, resamples, seed),
+        "length_bias_ci95": rounded_interval(longer, resamples, seed),
     }
 
 

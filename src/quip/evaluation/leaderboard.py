@@ -22,6 +22,7 @@ from quip.evaluation.metrics import (
     paired_differences,
     preference_leakage,
     text_metrics,
+    tie_rule,
     win_tie_rate,
 )
 from quip.evaluation.metrics.interrater import cohens_kappa
@@ -54,7 +55,7 @@ class Leaderboard:
             preference=debiasing.calibrated_preference(row, self.debias),
             flipped=debiasing.order_flips(row.forward, row.backward),
             length_ratio=text_metrics.length_ratio(row.a, row.b),
-            agreed=win_tie_rate.both_orders(row),
+            agreed=tie_rule.both_orders(row),
         )
 
     def by_split_and_judge(
@@ -151,7 +152,7 @@ class Leaderboard:
             found = debiasing.calibrated_preference(row, self.debias)
             if found is not None:
                 key = (row.name_a, row.name_b, row.input)
-                outcomes[row.judge][key] = win_tie_rate.outcome(found, self.counting.tie_margin)
+                outcomes[row.judge][key] = tie_rule.outcome(found, self.counting.tie_margin)
         tables = {}
         for one, other in combinations(sorted(outcomes), 2):
             if both := [key for key in outcomes[one] if key in outcomes[other]]:

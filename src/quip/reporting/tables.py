@@ -14,7 +14,7 @@ from quip.core.records import Critique, Reference, Response
 from quip.core.text import count_words, digest
 from quip.critics import debiasing
 from quip.critics.debiasing import Debias
-from quip.evaluation.metrics import text_metrics, win_tie_rate
+from quip.evaluation.metrics import text_metrics, tie_rule
 from quip.reporting import call_costs
 from quip.reporting.claims import CHANCE
 
@@ -109,7 +109,7 @@ def sample_rows(
 def sample_verdict(row: Critique, tie_margin: float, debias: Debias) -> dict[str, Any]:
     """{"judge", "outcome": win, tie, loss or unread, "preference"} of one comparison."""
     value = debiasing.calibrated_preference(row, debias)
-    found = "unread" if value is None else win_tie_rate.outcome(value, tie_margin)
+    found = "unread" if value is None else tie_rule.outcome(value, tie_margin)
     return {"judge": row.judge, "outcome": found, "preference": value}
 
 

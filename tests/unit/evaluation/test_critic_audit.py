@@ -15,7 +15,7 @@ from quip.core.records import Answer, Critique, GoldPair
 from quip.critics.debiasing import Debias
 from quip.critics.unproven_gate import check_proven, most_trusted_judge
 from quip.evaluation.critic_audit import CONTENT, HUMOR, agreement, audit_summary
-from quip.evaluation.metrics.bootstrap import mean_interval
+from quip.evaluation.metrics.bootstrap import rounded_interval
 from quip.llm.requests import prompts
 from quip.runtime.errors import DataError
 from quip.stages import audit
@@ -147,8 +147,8 @@ def test_agreement_of_one_pair(value: float, score: float) -> None:
 
 def test_an_interval_is_the_same_for_the_same_seed_and_narrower_for_more_pairs() -> None:
     values = [1.0, 0.0] * 20
-    assert mean_interval(values, 500, 1) == mean_interval(values, 500, 1)
-    wide, narrow = mean_interval(values, 500, 1), mean_interval(values * 25, 500, 1)
+    assert rounded_interval(values, 500, 1) == rounded_interval(values, 500, 1)
+    wide, narrow = rounded_interval(values, 500, 1), rounded_interval(values * 25, 500, 1)
     assert narrow[1] - narrow[0] < wide[1] - wide[0]
     assert wide[0] < 0.5 < wide[1]
 

@@ -9,5 +9,6 @@ Imports only critics, core and runtime.
     paired_differences  two arms on the same inputs
     preference_leakage  whether a judge favours texts of its own model
     text_metrics        length, copying and variety of texts
+    tie_rule            when a comparison is a win, a tie or a loss
     win_tie_rate        win-tie rate and score
 """

@@ -14,19 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from quip.core.records import Critique, Outcome
-from quip.critics.debiasing import ROUNDING
+from quip.core.records import Outcome
 from quip.evaluation.metrics import length_control
 from quip.evaluation.metrics.bootstrap import mean, percentile_interval
+from quip.evaluation.metrics.tie_rule import outcome
 from quip.runtime.errors import DataError
-
-
-def outcome(value: float, tie_margin: float) -> Outcome:
-    """Win, tie or loss of `a`: a tie when the preference is within `tie_margin` of one half."""
-    if abs(value - 0.5) <= tie_margin + ROUNDING:
-        return "tie"
-    return "win" if value > 0.5 else "loss"
-
 
 OUTCOMES: tuple[Outcome, ...] = ("win", "tie", "loss")
 POWER = 2.8
@@ -38,7 +30,7 @@ class JudgedInput(NamedTuple):
 
     `preference` is the debiased preference for a over b in [0, 1], None when it could not be read;
     `flipped` says whether the judge's choice changed with the order; `length_ratio` is
-    words(a) / words(b); `agreed` is the outcome by `both_orders`.
+    words(a) / words(b); `agreed` is the outcome by `tie_rule.both_orders`.
     """
 
     input: str
@@ -103,18 +95,6 @@ def summarise(
             Counts(*(Counter(r.agreed for r in read)[o] for o in OUTCOMES))
         ),
     }
-
-
-def both_orders(critique: Critique) -> Outcome:
-    """The conservative rule of MT-Bench (Zheng et al. 2023, arXiv 2306.05685, 3.4), without
-    debiasing: a win when the judge's raw answers name a in both orders, a loss when both name b,
-    else a tie. A judge that only follows position ties everything."""
-    forward, backward = critique.forward.p_first, critique.backward.p_first
-    if forward is None or backward is None:
-        return "tie"
-    if forward > 0.5 > backward:
-        return "win"
-    return "loss" if forward < 0.5 < backward else "tie"
 
 
 def outcome_shares(counts: Counts) -> dict[str, float]:
