@@ -59,8 +59,10 @@ def used_endpoints() -> Iterator[tuple[str, Endpoint]]:
 
 
 def keys() -> Iterator[Finding]:
-    """The key of every endpoint that some role uses; it is never shown."""
+    """The key of every endpoint that some role calls; it is never shown."""
     for name, settings in used_endpoints():
+        if settings.recorded:
+            continue
         try:
             key = api_key(name, settings)
         except EndpointError:
@@ -80,7 +82,7 @@ def addresses() -> Iterator[Finding]:
             yield Finding("ok", f"endpoint '{name}': runs in the stage's own process")
         elif settings.by_file:
             yield Finding("ok", f"endpoint '{name}': answers by hand")
-        else:
+        elif not settings.recorded:
             yield answering(name, settings)
 
 

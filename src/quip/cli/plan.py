@@ -24,7 +24,7 @@ from quip.core.records import Exemplar, GoldPair, LiteralText, Split
 from quip.critics.critic_kinds import LEARNED, PANEL, CriticParams, parse, prompt_name
 from quip.llm import reply_store
 from quip.llm.costs import LETTERS_PER_TOKEN, prices
-from quip.llm.endpoints import Endpoint
+from quip.llm.endpoints import Endpoint, checked
 from quip.llm.reply_store import Record
 from quip.llm.requests import prompts
 from quip.llm.requests.chat import ModelReply, Usage
@@ -252,8 +252,10 @@ def called(
     data: Data,
 ) -> Work:
     """`calls` of `size` (tokens in, tokens out) where none were measured, with what they cost and
-    how long they take."""
+    how long they take; a recorded endpoint is not called."""
     chosen = settings(sections, endpoint)
+    if chosen.recorded:
+        return Work(stage, role, endpoint)
     read, written = (round(calls * n) for n in data.sizes.get((chosen.model, stage), size))
     money = prices(chosen).of(Usage(read, 0, written))
     if chosen.embedded:
@@ -270,7 +272,7 @@ def settings(sections: Mapping[str, Any], endpoint: str) -> Endpoint:
         raise ParamsError(
             f"params.yaml: endpoint '{endpoint}' is not under endpoints (known: {known})."
         )
-    return check(table[endpoint], Endpoint, f"endpoints.{endpoint}")
+    return checked(endpoint, table[endpoint])
 
 
 def pairs_to_imitate(sections: Mapping[str, Any], data: Data) -> int:
