@@ -25,6 +25,7 @@ from quip.cli.doctor_checks import (
     keys,
     roles_endpoints,
     stages_at_work,
+    used_endpoints,
 )
 from quip.core import params
 from quip.llm.endpoints import endpoint
@@ -46,6 +47,7 @@ def examine() -> list[Finding]:
         parameters,
         keys,
         addresses,
+        recordings,
         pipeline,
         disk,
         calls,
@@ -131,6 +133,15 @@ def parameters() -> Iterator[Finding]:
         yield Finding("mend", line, "edit params.yaml (`git diff params.yaml` shows your changes)")
     if not mistakes:
         yield Finding("ok", "params.yaml")
+
+
+def recordings() -> Iterator[Finding]:
+    """The files of recorded endpoints that some role uses."""
+    from quip.cli.recordings import examine
+
+    for name, settings in used_endpoints():
+        if settings.recorded:
+            yield from examine(name, settings)
 
 
 def section_models() -> dict[str, type[BaseModel]]:
