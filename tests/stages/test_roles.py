@@ -178,3 +178,25 @@ def test_endpoints_that_a_panel_or_the_audit_name_are_described(project: Project
     large = {"endpoint": "large", "model": "l", "logprobs": False}
     assert files["critic.json"]["members"] == [large]
     assert large in files["audit.json"]
+
+
+def recorded(text: str, file: str = "data/raw/recorded.jsonl") -> dict[str, Any]:
+    """Params whose teacher is a recording in `file`, which holds `text`."""
+    Path(file).parent.mkdir(parents=True, exist_ok=True)
+    Path(file).write_text(text)
+    large = {"model": "l", "replies": file}
+    return PLAYED | {"endpoints": {**ENDPOINTS, "taped": large}, "teacher": {"endpoint": "taped"}}
+
+
+def test_another_recording_changes_its_role_and_another_path_to_it_does_not(
+    project: Project,
+) -> None:
+    project(**PLAYED)
+    project(**recorded("one"))
+    before = run()
+    assert len(json.loads(before["teacher.json"])["recording"]) == 64
+    project(**recorded("one", "./data/raw/further/copy.jsonl"))
+    assert run() == before
+    project(**recorded("two"))
+    after = run()
+    assert {name for name in before if before[name] != after[name]} == {"teacher.json"}

@@ -11,6 +11,7 @@ core and runtime.
     main            the verbs
     new_project     `quip init`
     plan            `quip plan`
+    recordings      `quip calls export --stage`
     skill_packs     packs of prompts, texts and params for one skill
     terminal_input  input and output of `quip say`
     try_run         `quip try`

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from quip.llm.reply_store import CallStore, Record
 
 DAY = 86_400.0
+RECORDED = Path("data/raw/recorded.jsonl")
 
 app = typer.Typer(no_args_is_help=True, help="The replies that are paid for and kept.")
 
@@ -71,8 +72,34 @@ def count() -> None:
 
 
 @app.command()
-def export(file: Annotated[Path, typer.Argument(help="A JSONL file to write.")]) -> None:
-    """Every record, as one JSON object a line."""
+def export(
+    file: Annotated[Path | None, typer.Argument(help="A JSONL file to write.")] = None,
+    stage: Annotated[
+        list[str] | None,
+        typer.Option(help="Record the replies of this stage (teacher, critique, judge@ARM, ...)."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="With --stage: the recording to write.")] = RECORDED,
+    model: Annotated[
+        str | None, typer.Option(help="With --stage: only comparisons by this model.")
+    ] = None,
+) -> None:
+    """Every record into FILE, or what a stage got as a recording.
+
+    A recording is a file that plays the endpoint in later runs, without a key: `replies: FILE` in
+    place of `base_url` (docs/endpoints.md). --stage may stand several times.
+    """
+    if (file is None) == (not stage):
+        raise DataError("export: give a FILE for every record, or --stage for a recording.")
+    if file is not None:
+        export_records(file)
+        return
+    from quip.cli import recordings
+
+    typer.echo(recordings.export(stage or [], out, model))
+
+
+def export_records(file: Path) -> None:
+    """One JSON object a line."""
     from quip.core.jsonl import atomic
 
     with use_store() as store, atomic(file) as handle:

@@ -29,6 +29,7 @@ from quip.cli.doctor_checks import (
     roles_endpoints,
     running_stages,
     tracking_store,
+    used_endpoints,
 )
 from quip.core import params
 from quip.llm.endpoints import endpoint
@@ -51,6 +52,7 @@ def run_checks() -> list[Finding]:
         parameters,
         keys,
         addresses,
+        recordings,
         pipeline,
         disk,
         call_store,
@@ -139,6 +141,15 @@ def parameters() -> Iterator[Finding]:
         yield Finding("mend", line, "edit params.yaml (`git diff params.yaml` shows your changes)")
     if not mistakes:
         yield Finding("ok", "params.yaml")
+
+
+def recordings() -> Iterator[Finding]:
+    """The files of recorded endpoints that some role uses."""
+    from quip.cli.recordings import examine
+
+    for name, settings in used_endpoints():
+        if settings.recorded:
+            yield from examine(name, settings)
 
 
 def section_models() -> dict[str, type[BaseModel]]:

@@ -61,6 +61,8 @@ def used_endpoints() -> Iterator[tuple[str, Endpoint]]:
 def keys() -> Iterator[Finding]:
     """Whether the API key of every endpoint in use is set. Keys are never printed."""
     for name, settings in used_endpoints():
+        if settings.recorded:
+            continue
         try:
             key = api_key(name, settings)
         except EndpointError:
@@ -83,7 +85,7 @@ def addresses() -> Iterator[Finding]:
             yield Finding("ok", f"endpoint '{name}': runs in the stage's own process")
         elif settings.by_file:
             yield Finding("ok", f"endpoint '{name}': answers by hand")
-        else:
+        elif not settings.recorded:
             yield check_address(name, settings)
 
 

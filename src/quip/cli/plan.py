@@ -24,7 +24,7 @@ from quip.core.records import Exemplar, GoldPair, LiteralText, Split
 from quip.critics.critic_kinds import LEARNED, PANEL, CriticParams, parse, prompt_name
 from quip.llm import reply_store
 from quip.llm.costs import LETTERS_PER_TOKEN, prices
-from quip.llm.endpoints import Endpoint
+from quip.llm.endpoints import Endpoint, validated_endpoint
 from quip.llm.reply_store import Record
 from quip.llm.requests import prompts
 from quip.llm.requests.chat import ModelReply, Usage
@@ -263,8 +263,10 @@ def call_work(
     data: Data,
 ) -> Work:
     """`calls` calls with their cost and time; `size` (tokens in, tokens out) holds when the store
-    has no earlier calls."""
+    has no earlier calls. A recorded endpoint is not called."""
     chosen = endpoint_settings(sections, endpoint)
+    if chosen.recorded:
+        return Work(stage, role, endpoint)
     read, written = (round(calls * n) for n in data.sizes.get((chosen.model, stage), size))
     money = prices(chosen).of(Usage(read, 0, written))
     if chosen.embedded:
@@ -281,7 +283,7 @@ def endpoint_settings(sections: Mapping[str, Any], endpoint: str) -> Endpoint:
         raise ParamsError(
             f"params.yaml: endpoint '{endpoint}' is not under endpoints (known: {known})."
         )
-    return validate(table[endpoint], Endpoint, f"endpoints.{endpoint}")
+    return validated_endpoint(endpoint, table[endpoint])
 
 
 def imitation_pairs(sections: Mapping[str, Any], data: Data) -> int:

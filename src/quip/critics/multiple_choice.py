@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 from quip.core.records import Answer, Critique
@@ -13,7 +14,7 @@ from quip.critics.critic_kinds import CriticParams, critic_name, prompt_name
 from quip.llm import connection
 from quip.llm.connection import LLM
 from quip.llm.requests import prompts
-from quip.llm.requests.chat import ModelReply, Request
+from quip.llm.requests.chat import About, ModelReply, Request
 from quip.llm.requests.protocols import REASONED, final_choice
 from quip.runtime.errors import DataError
 
@@ -35,9 +36,10 @@ def compare(
     pairs: Sequence[Comparison],
     what: str,
     reason: bool = False,
+    question: str = "overall",
 ) -> list[Critique]:
     """Ask about every pair in both orders; answers in the order of `pairs`. With `reason` the
-    answer gives a short reason before its choice.
+    answer gives a short reason before its choice. `question` is what the prompt asks, in a word.
 
     The two orders of a pair follow each other, so that an engine with a prompt cache reads the
     literal once.
@@ -50,7 +52,13 @@ def compare(
         request
         for pair in asked
         for first, second in ((pair.a, pair.b), (pair.b, pair.a))
-        for request in questions(messages, pair.literal, first, second, samples, logprobs, reason)
+        for request in questions(
+            messages,
+            About(pair.literal, first=first, second=second, question=question),
+            samples,
+            logprobs,
+            reason,
+        )
     )
     total = 2 * each * len(asked)
     replies = ask_with_reasons(llm, requests, what) if reason else llm.ask(requests, what, total)
@@ -72,6 +80,7 @@ def ask_with_reasons(
             seed=request.seed,
             top_logprobs=request.top_logprobs,
             cut_off=True,
+            about=about_choice(request.about),
         )
         for i, (request, reply) in enumerate(zip(asked, replies, strict=True))
         if reply is not None and final_choice(reply.text) is None
@@ -84,22 +93,26 @@ def ask_with_reasons(
     return iter(replies)
 
 
+def about_choice(about: About | None) -> About | None:
+    """What the call for the choice alone is about, after a reason about `about`."""
+    return about and replace(about, question=f"{about.question}, the choice alone")
+
+
 def questions(
     messages: prompts.Messages,
-    literal: str,
-    first: str,
-    second: str,
+    about: About,
     samples: int,
     logprobs: bool,
     reason: bool = False,
 ) -> list[Request]:
     """The calls for one order: one that returns log-probabilities, or `samples` sampled ones."""
-    filled = prompts.fill(messages, literal=literal, first=first, second=second)
+    filled = prompts.fill(messages, literal=about.literal, first=about.first, second=about.second)
     ask = partial(Request, filled, cut_off=True)
     if logprobs:
-        return [ask(max_tokens=REASON_TOKENS if reason else 1, top_logprobs=TOP_LOGPROBS)]
-    most = REASON_TOKENS if reason else 8
-    return [ask(temperature=1.0, max_tokens=most, seed=seed) for seed in range(samples)]
+        most = REASON_TOKENS if reason else 1
+        return [ask(max_tokens=most, top_logprobs=TOP_LOGPROBS, about=about)]
+    sampled = partial(ask, temperature=1.0, max_tokens=REASON_TOKENS if reason else 8)
+    return [sampled(seed=seed, about=replace(about, sample=seed)) for seed in range(samples)]
 
 
 def measure_content_free(params: CriticParams) -> float:
@@ -117,7 +130,13 @@ def measure_content_free(params: CriticParams) -> float:
         asked = [
             request
             for text in EMPTY
-            for request in questions(messages, text, text, text, params.samples, logprobs, reason)
+            for request in questions(
+                messages,
+                About(text, first=text, second=text, question=params.question),
+                params.samples,
+                logprobs,
+                reason,
+            )
         ]
         what = f"{critic_name(params)} on empty texts"
         replies = ask_with_reasons(llm, asked, what) if reason else llm.ask(asked, what, len(asked))

@@ -27,5 +27,7 @@ def compare_with(
         rows = cloze.compare(llm, prompt, params.calibrated, pairs, what)
     else:
         reason = params.kind == "mcp_reason"
-        rows = multiple_choice.compare(llm, prompt, params.samples, pairs, what, reason)
+        rows = multiple_choice.compare(
+            llm, prompt, params.samples, pairs, what, reason, params.question
+        )
     return [row.model_copy(update={"judge": critic_name(params)}) for row in rows]

@@ -11,6 +11,7 @@ Imports only data, models, tracking, core and runtime.
     http          one HTTP call and what its failure means
     progress      progress of the calls of a stage
     rate_limit    how many calls may be in flight
+    recorded      replies from a file in place of an address
     reply_store   every reply that was paid for
     requests/     what is asked and what of a reply is believed
     retries       which failed calls are tried again, and when

@@ -1,8 +1,9 @@
 """The calls of a stage as an output of it: `data/calls/STAGE.jsonl`.
 
-A stage that asks a large model also writes the replies it used: key, model and reply, in the order
-of first use, without times, prices or what the provider had in its cache. So the file follows from
-the questions and their answers, and DVC caches, pushes and pulls it as any other output.
+A stage that asks a large model also writes the replies it used: key, model, reply and, for `quip
+calls export`, what the call is about, in the order of first use, without times, prices or what the
+provider had in its cache. So the file follows from the questions and their answers, and DVC caches,
+pushes and pulls it as any other output.
 
 A call store that is empty when a stage opens it, as in a fresh clone, imports these files: what is
 under data/calls, and, since DVC removes a stage's outputs before it runs the stage, what DVC's
@@ -23,7 +24,7 @@ from pydantic import BaseModel, Field
 
 from quip.core.jsonl import atomic, parse_row
 from quip.llm.reply_store import CallStore, Record, open_store
-from quip.llm.requests.chat import ModelReply
+from quip.llm.requests.chat import About, ModelReply
 from quip.runtime import paths
 from quip.tracking.lineage import lock_outputs
 
@@ -38,10 +39,13 @@ class Call(BaseModel):
     key: str = Field(pattern="^[0-9a-f]{64}$")
     model: str
     reply: ModelReply
+    about: About | None = None
 
 
-USED: ContextVar[dict[str, str] | None] = ContextVar("used", default=None)
-"""Of the stage that runs here: key -> model of each call it used, in the order of first use."""
+Used = dict[str, tuple[str, About | None]]
+"""key -> (model, what the call is about), in the order of first use."""
+USED: ContextVar[Used | None] = ContextVar("used", default=None)
+"""The calls that the stage which runs here has used."""
 
 
 @contextmanager
@@ -56,31 +60,32 @@ def record_calls(file: str | Path) -> Iterator[None]:
         USED.reset(token)
 
 
-def note_used(keys: Iterable[str], model: str) -> None:
+def note_used(keys: Iterable[str], model: str, about: Mapping[str, About]) -> None:
     """Note calls for `record_calls`; outside of such a block nothing is noted."""
     used = USED.get()
     if used is not None:
         for key in keys:
-            used.setdefault(key, model)
+            used.setdefault(key, (model, about.get(key)))
 
 
-def write_calls(file: str | Path, used: Mapping[str, str]) -> None:
+def write_calls(file: str | Path, used: Used) -> None:
     with atomic(file) as handle:
         handle.writelines(f"{line}\n" for line in (as_lines(used) if used else ()))
 
 
-def as_lines(used: Mapping[str, str]) -> Iterator[str]:
+def as_lines(used: Used) -> Iterator[str]:
     """A line a call, in order; those that failed for good have no reply and no line."""
     with closing(open_store()) as store:
-        for key, model in used.items():
+        for key, (model, about) in used.items():
             if (payload := store.get(key)) is not None:
-                yield as_line(key, model, payload)
+                yield as_line(key, model, payload, about)
 
 
-def as_line(key: str, model: str, payload: str) -> str:
+def as_line(key: str, model: str, payload: str, about: About | None = None) -> str:
     """One line of a file of calls; `payload` is the reply as the store keeps it."""
     reply = ModelReply.model_validate_json(payload).model_copy(update={"cached_tokens": 0})
-    return Call(key=key, model=model, reply=reply).model_dump_json(exclude_defaults=True)
+    call = Call(key=key, model=model, reply=reply, about=about)
+    return call.model_dump_json(exclude_defaults=True)
 
 
 # ---- import ----------------------------------------------------------------------------------

@@ -1,9 +1,10 @@
 """The large model behind an OpenAI-compatible endpoint: teacher, critic and judges alike.
 
 Every reply is looked up in the call store first, checked before it is believed, and stored the
-moment it arrives. Nothing grows with the number of calls but their keys: requests are taken one by
-one, replies are read back from the store. `base_url: embedded` starts the engine in this process,
-and only when something is not in the store.
+moment it arrives. Nothing grows with the number of calls but their keys and what they are about:
+requests are taken one by one, replies are read back from the store. `base_url: embedded` starts the
+engine in this process, and only when something is not in the store. A recorded endpoint
+answers from its file alone.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
+from quip.llm import recorded
 from quip.llm.call_outputs import fill_empty, note_used
 from quip.llm.costs import Ledger
 from quip.llm.endpoints import Budget, Endpoint, budget, endpoint
@@ -47,8 +49,11 @@ class LLM:
         how they are asked and read.
 
         Raises EndpointError when the endpoint cannot be used at all, or when more than the share
-        `budget.set_aside` of the calls failed. What was answered is in the store either way.
+        `budget.set_aside` of the calls failed. What was answered is in the store either way. A
+        recorded endpoint raises DataError when its file lacks a reply.
         """
+        if self.settings.recorded:
+            return recorded.answers(self.name, self.settings, requests, self.ledger)
         if total is None:
             requests = list(requests)
             total = len(requests)
@@ -63,7 +68,7 @@ class LLM:
             route=route,
         )
         RequestScheduler(session, self.address).run(requests)
-        note_used(session.keys, self.settings.model)
+        note_used(session.keys, self.settings.model, session.about)
         return (session.stored(key) for key in session.keys)
 
     @contextmanager
@@ -89,7 +94,8 @@ def connect(name: str) -> Iterator[LLM]:
     no reply imports those of the stages' outputs first."""
     settings, allowed, store = endpoint(name), budget(), open_store()
     try:
-        fill_empty(store)
+        if not settings.recorded:
+            fill_empty(store)
         yield LLM(name, settings, store, allowed)
     finally:
         store.close()

@@ -6,19 +6,27 @@ All but `model` and `logprobs` are speed, money or access, which change no resul
 from __future__ import annotations
 
 import os
+from pathlib import Path
+from typing import Any
 
 from quip.core.params import Section, did_you_mean, read_params, validate
-from quip.runtime.errors import EndpointError, ParamsError
+from quip.runtime.errors import DataError, EndpointError, ParamsError
 
 EMBEDDED = "embedded"
 FILES = "files"
 """As an address: batches are left as files and answered by hand."""
+WATCHED = Path("data/raw")
+"""Where recorded replies lie. The stage `roles` depends on this folder, so that DVC sees when they
+change."""
 
 
 class Endpoint(Section):
-    """One entry of `endpoints:`. Prices are per million tokens; None asks MLflow's catalogue."""
+    """One entry of `endpoints:`, with either an address or a file of recorded replies. Prices are
+    per million tokens; None asks MLflow's catalogue."""
 
-    base_url: str
+    base_url: str = ""
+    replies: str | None = None
+    """A file of recorded replies that answers in place of an address (`quip.llm.recorded`)."""
     model: str
     api_key_env: str | None = None
     logprobs: bool = True
@@ -45,6 +53,10 @@ class Endpoint(Section):
         return self.base_url == FILES
 
     @property
+    def recorded(self) -> bool:
+        return self.replies is not None
+
+    @property
     def batched(self) -> bool:
         return self.batch or self.by_file
 
@@ -59,7 +71,7 @@ class Budget(Section):
 
 def endpoint(name: str) -> Endpoint:
     """The entry `name` of `endpoints:`; the environment may override its address
-    (QUIP_BASE_URL_NAME)."""
+    (QUIP_BASE_URL_NAME) where it has one."""
     table = read_params().get("endpoints") or {}
     if name not in table:
         known = ", ".join(table) or "none"
@@ -67,14 +79,43 @@ def endpoint(name: str) -> Endpoint:
             f"params.yaml: endpoint '{name}' is not under endpoints (known: {known})."
             f"{did_you_mean(name, table)}"
         )
-    found = validate(table[name], Endpoint, f"endpoints.{name}")
+    found = validated_endpoint(name, table[name])
     address = os.environ.get(f"QUIP_BASE_URL_{name.upper().replace('-', '_')}")
-    return found.model_copy(update={"base_url": address}) if address else found
+    named = address and not found.recorded
+    return found.model_copy(update={"base_url": address}) if named else found
+
+
+def validated_endpoint(name: str, entry: Any) -> Endpoint:
+    """The entry `name` of `endpoints:` from its YAML. Raises ParamsError."""
+    found = validate(entry, Endpoint, f"endpoints.{name}")
+    if bool(found.base_url) == found.recorded:
+        raise ParamsError(
+            f"params.yaml: endpoint '{name}' needs `base_url` (an address) or `replies` (a file of "
+            f"recorded replies), and has {'both' if found.recorded else 'neither'}."
+        )
+    return found
+
+
+def recording(name: str, settings: Endpoint) -> Path:
+    """The file of recorded replies of a recorded endpoint. Raises ParamsError when DVC does not
+    watch it, and DataError when it is missing."""
+    file = Path(settings.replies or "")
+    if not file.resolve().is_relative_to(WATCHED.resolve()):
+        raise ParamsError(
+            f"params.yaml: endpoints.{name}.replies is {file}, outside of {WATCHED}, which DVC "
+            "watches for changes. Move the file there."
+        )
+    if not file.is_file():
+        raise DataError(
+            f"{describe(name, settings)}: no such file. `dvc pull` or `git checkout` brings it, "
+            "`quip calls export --stage teacher` writes one from a run."
+        )
+    return file
 
 
 def describe(name: str, settings: Endpoint) -> str:
     """The endpoint as messages name it."""
-    return f"endpoint '{name}' ({settings.base_url})"
+    return f"endpoint '{name}' ({settings.replies or settings.base_url})"
 
 
 def budget() -> Budget:

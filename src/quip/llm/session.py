@@ -15,7 +15,7 @@ from quip.llm.costs import Ledger
 from quip.llm.endpoints import Budget, Endpoint, describe
 from quip.llm.progress import Progress
 from quip.llm.reply_store import CallStore, Record
-from quip.llm.requests.chat import BadReply, ModelReply, Request, Usage
+from quip.llm.requests.chat import About, BadReply, ModelReply, Request, Usage
 from quip.llm.requests.protocols import Route
 from quip.runtime.errors import EndpointError
 
@@ -29,7 +29,8 @@ Item = tuple[str, Request]
 class Session:
     """`total` requests to the endpoint `name` for `what`, asked and read by `route`.
 
-    `keys` are those of all requests, in their order; `done` counts rows with a reply, `failed`
+    `keys` are those of all requests, in their order, and `about` says what those of a teacher or a
+    comparison are about; `done` counts rows with a reply, `failed`
     those without, `answered` the replies that this process paid for.
     """
 
@@ -50,6 +51,7 @@ class Session:
         self.what, self.total, self.route = what, total, route
         self.by = os.environ.get("DVC_STAGE") or what
         self.keys: list[str] = []
+        self.about: dict[str, About] = {}
         self.pending: set[str] = set()
         self.reasons = Counter[str]()
         self.done = self.failed = self.answered = 0
@@ -60,6 +62,8 @@ class Session:
         for request in requests:
             key = request.key(self.settings.model)
             self.keys.append(key)
+            if request.about is not None:
+                self.about[key] = request.about
             reply = self.stored(key)
             if reply is not None or key in self.pending:
                 self.count(reply, stored=True)

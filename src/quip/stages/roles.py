@@ -2,7 +2,8 @@
 
 Reads the top-level `arms`, `endpoints` and each role's endpoint from params.yaml; writes one small
 file a role and an arm. Later stages depend on these files and not on the sections, so that a new
-address or time-out makes nothing stale, another model does, and a new arm disturbs no other.
+address or time-out makes nothing stale, another model or recording does, and a new arm disturbs no
+other.
 Checks that rounds.yaml fits the arms.
 
     python -m quip.stages.roles --out data/roles
@@ -10,13 +11,14 @@ Checks that rounds.yaml fits the arms.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from quip.core.jsonl import write_json
 from quip.core.params import did_you_mean, read_params
-from quip.llm.endpoints import endpoint
+from quip.llm.endpoints import endpoint, recording
 from quip.runtime import stage
 from quip.runtime.errors import ParamsError
 from quip.training import rounds
@@ -91,9 +93,14 @@ def endpoint_of(params: dict[str, Any], role: str) -> str:
 
 
 def describe(name: str) -> dict[str, Any]:
-    """What of an endpoint changes results: its name, its model, and how answers are read."""
+    """What of an endpoint changes results: its name, its model, how answers are read, and the
+    sha256 of the replies of a recorded one, wherever they lie."""
     settings = endpoint(name)
-    return {"endpoint": name, "model": settings.model, "logprobs": settings.logprobs}
+    told = {"endpoint": name, "model": settings.model, "logprobs": settings.logprobs}
+    if not settings.recorded:
+        return told
+    content = recording(name, settings).read_bytes()
+    return {**told, "recording": hashlib.sha256(content).hexdigest()}
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from quip.core.records import Exemplar, LiteralText, Reply, Split
 from quip.llm import connection
 from quip.llm.call_outputs import record_calls
 from quip.llm.requests import prompts
-from quip.llm.requests.chat import Request
+from quip.llm.requests.chat import About, Request
 from quip.runtime import stage
 from quip.runtime.errors import ParamsError
 
@@ -130,6 +130,7 @@ def request(item: Input, prefix: str, params: Params) -> Request:
         max_tokens=params.max_tokens,
         seed=number(f"{params.seed}/{item.literal.id}"),
         cut_off=True,
+        about=About(item.literal.text, n=params.n),
     )
 
 

@@ -24,11 +24,28 @@ class Usage(NamedTuple):
 
 
 @dataclass(frozen=True)
+class About:
+    """What a call is about, whatever its words are: a recorded reply is found by it.
+
+    Of a teacher: the literal and `n`, the number of paraphrases wanted. Of a comparison: the
+    literal, the texts in the order shown, the question about them and the number of the sample.
+    """
+
+    literal: str
+    n: int = 0
+    first: str = ""
+    second: str = ""
+    question: str = "overall"
+    sample: int = 0
+
+
+@dataclass(frozen=True)
 class Request:
     """One chat call: everything that determines its reply but the model.
 
     `cut_off` says that a reply which ends at `max_tokens` is an answer (a critic is asked for one
-    token). It is no part of the key: it changes what is accepted, not what is asked.
+    token). It is no part of the key: it changes what is accepted, not what is asked. Nor is
+    `about`, which is never sent.
     """
 
     messages: tuple[tuple[str, str], ...]
@@ -38,6 +55,7 @@ class Request:
     seed: int = 0
     top_logprobs: int | None = None
     cut_off: bool = False
+    about: About | None = None
 
     def key(self, model: str) -> str:
         value = [model, self.messages, self.temperature, self.top_p, self.max_tokens, self.seed]
