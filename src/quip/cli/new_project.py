@@ -30,6 +30,11 @@ NEEDED = {
 }
 STARTER = Path(__file__).with_name("new_project_readme.md")
 LITERALS = Path("data/raw/literals.jsonl")
+LIVE_TEACHER = {
+    "teacher": {"endpoint": "embedded", "n": 2, "train_inputs": 80},
+    "imitation": {"per_input": 2},
+}
+"""Params of a project with sentences of its own: the shipped recording does not know them."""
 
 
 class StartError(QuipError):
@@ -63,6 +68,7 @@ def create_project(
         skill_packs.install_pack(pack, folder)
     if rows is not None:
         write_rows(folder / LITERALS, rows)
+        skill_packs.overlay_values(folder / "params.yaml", LIVE_TEACHER)
     skill = f"the pack {pack.name}" if pack else "the project that this one was created from"
     readme = STARTER.read_text(encoding="utf-8").replace("{skill}", skill)
     (folder / "README.md").write_text(readme, encoding="utf-8")

@@ -58,13 +58,23 @@ def overlay_file(params: Path, over: Path) -> None:
     """Write the values of the file `over`, with their comments, into the file `params`; other
     values and comments stay. Raises ParamsError for a malformed `over`."""
     read_params(over)  # raises ParamsError with the mistake
+    overlay_values(params, yaml_keeping_comments().load(over))
+
+
+def overlay_values(params: Path, values: Any) -> None:
+    """Write `values` into the file `params`; other values and comments stay."""
+    text = yaml_keeping_comments()
+    merged = merge_params(text.load(params), values)
+    with params.open("w", encoding="utf-8") as handle:
+        text.dump(merged, handle)
+
+
+def yaml_keeping_comments() -> YAML:
     text = YAML()
     text.width = 100
     text.preserve_quotes = True
     text.representer.add_representer(type(None), represent_null)
-    merged = merge_params(text.load(params), text.load(over))
-    with params.open("w", encoding="utf-8") as handle:
-        text.dump(merged, handle)
+    return text
 
 
 def represent_null(representer: Any, value: None) -> Any:
