@@ -124,7 +124,7 @@ def memory() -> dict[str, Any]:
 def engine() -> dict[str, Any]:
     """Comparisons a second through the project's client and prompt, against one at a time of the
     same engine with its prompt cache off."""
-    from quip.critics.multiple_choice import questions
+    from quip.critics.multiple_choice import order_requests
     from quip.llm import connection
     from quip.llm.requests.prompts import read
     from quip.models import llamacpp as embedded
@@ -137,7 +137,7 @@ def engine() -> dict[str, Any]:
         request
         for pair in pairs
         for first, second in (("better", "worse"), ("worse", "better"))
-        for request in questions(
+        for request in order_requests(
             read("critic_paper"), pair["literal"], pair[first], pair[second], 1, True
         )
     ]

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import guard
 import yaml
 
-from quip.critics.multiple_choice import questions
+from quip.critics.multiple_choice import order_requests
 from quip.llm import connection
 from quip.llm.requests.chat import Request
 from quip.llm.requests.prompts import read
@@ -107,7 +107,7 @@ def comparisons(number: int) -> list[Request]:
         request
         for pair in pairs
         for first, second in (("better", "worse"), ("worse", "better"))
-        for request in questions(prompt, pair["literal"], pair[first], pair[second], 1, True)
+        for request in order_requests(prompt, pair["literal"], pair[first], pair[second], 1, True)
     ]
 
 
