@@ -1,9 +1,9 @@
-"""How much of an endpoint's speed the client uses, and what a call costs on this side.
+"""Client bench: share of an endpoint's speed that the client uses, and the cost of a call.
 
-    python bench/calls.py            # the client: a loopback server, the store, memory
-    python bench/calls.py --engine   # and the embedded engine (needs the weights; minutes)
+    python bench/calls.py            # the client against a loopback server, the store, memory
+    python bench/calls.py --engine   # also the embedded engine (needs the weights; minutes)
 
-Ratios of one run on one machine; nothing here is a limit that a test holds.
+The ratios are of one run on one machine; no test holds them as limits.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from typing import Any
 import yaml
 
 SLOTS, DELAY = 64, 0.2
-CEILING = 96
-"""Calls in flight at most: more than the slots, which no client knows."""
+MAX_IN_FLIGHT = 96
+"""Most calls in flight: more than the server's slots, which no client knows."""
 CALLS, ROWS, HITS = 5_000, 36_000, 20_000
 COMPARISONS = 20
 
@@ -43,10 +43,10 @@ def main() -> None:
     elif args.measure:
         print(json.dumps(MEASURES[args.measure]()))
     else:
-        compare(args.engine)
+        run_all(args.engine)
 
 
-def compare(engine: bool) -> None:
+def run_all(engine: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         server = subprocess.Popen(
             [sys.executable, __file__, "--serve"], stdout=subprocess.PIPE, text=True
@@ -56,23 +56,23 @@ def compare(engine: bool) -> None:
         try:
             write_params(Path(folder), url)
             for name in ("throughput", "hits", "memory"):
-                print(f"{name}: {told(measured(name, folder))}", flush=True)
+                print(f"{name}: {figures_text(measure_in_process(name, folder))}", flush=True)
         finally:
             server.terminate()
         if engine:
-            print(f"engine: {told(measured('engine', folder))}", flush=True)
+            print(f"engine: {figures_text(measure_in_process('engine', folder))}", flush=True)
 
 
 def write_params(folder: Path, url: str) -> None:
     prices = {"price_in": 1.0, "price_out": 1.0}
-    entry = {"base_url": url, "model": "m", "concurrency": CEILING, **prices}
+    entry = {"base_url": url, "model": "m", "concurrency": MAX_IN_FLIGHT, **prices}
     embedded = {"base_url": "embedded", "model": "qwen2.5-coder-1.5b-instruct-q4_k_m"}
     sections = {"endpoints": {"loopback": entry, "embedded": {**embedded, "concurrency": 6}}}
     (folder / "params.yaml").write_text(yaml.safe_dump(sections))
 
 
-def measured(name: str, folder: str) -> dict[str, Any]:
-    """In a process of its own, so that CPU and memory are its own."""
+def measure_in_process(name: str, folder: str) -> dict[str, Any]:
+    """The figures of one measure, run in its own process so that CPU and memory are separate."""
     done = subprocess.run(
         [sys.executable, __file__, "--measure", name],
         cwd=folder,
@@ -85,7 +85,7 @@ def measured(name: str, folder: str) -> dict[str, Any]:
     return found
 
 
-def told(figures: dict[str, Any]) -> str:
+def figures_text(figures: dict[str, Any]) -> str:
     return ", ".join(
         f"{key} {value:,.3g}" if isinstance(value, float) else f"{key} {value}"
         for key, value in figures.items()
@@ -93,10 +93,10 @@ def told(figures: dict[str, Any]) -> str:
 
 
 def throughput() -> dict[str, Any]:
-    """Calls against the slots and the delay of the server: share of the ideal, CPU of a call."""
-    ask("warm up", 1)
+    """Throughput: share of the ideal that slots and delay of the server allow, and CPU per call."""
+    run_calls("warm up", 1)
     began, cpu = time.perf_counter(), time.process_time()
-    ask("throughput", CALLS)
+    run_calls("throughput", CALLS)
     wall, cpu = time.perf_counter() - began, time.process_time() - cpu
     return {
         "calls": CALLS,
@@ -105,26 +105,26 @@ def throughput() -> dict[str, Any]:
     }
 
 
-def hits() -> dict[str, Any]:
-    """Rows answered from the store, a second."""
-    fill(HITS)
+def store_hits() -> dict[str, Any]:
+    """Rows per second answered from the store."""
+    fill_store(HITS)
     began = time.perf_counter()
-    ask("throughput", HITS)
+    run_calls("throughput", HITS)
     return {"rows": HITS, "a_second": HITS / (time.perf_counter() - began)}
 
 
 def memory() -> dict[str, Any]:
-    """The largest resident size after as many rows as the paper's pairs, half of them stored."""
-    ask("memory", ROWS, letters=400, instant=True)
+    """Peak resident size for as many rows as the paper has pairs, half of them stored."""
+    run_calls("memory", ROWS, letters=400, instant=True)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     size = Path(".quip/calls.journal").stat().st_size
     return {"rows": ROWS, "peak_MB": peak, "bytes_a_reply": size / ROWS}
 
 
 def engine() -> dict[str, Any]:
-    """Comparisons a second through the project's client and prompt, against one at a time of the
-    same engine with its prompt cache off."""
-    from quip.critics.multiple_choice import questions
+    """Comparisons per second through the project's client and prompt, against requests one at a
+    time to the same engine with its prompt cache off."""
+    from quip.critics.multiple_choice import order_requests
     from quip.llm import connection
     from quip.llm.requests.prompts import read
     from quip.models import llamacpp as embedded
@@ -137,7 +137,7 @@ def engine() -> dict[str, Any]:
         request
         for pair in pairs
         for first, second in (("better", "worse"), ("worse", "better"))
-        for request in questions(
+        for request in order_requests(
             read("critic_paper"), pair["literal"], pair[first], pair[second], 1, True
         )
     ]
@@ -145,7 +145,7 @@ def engine() -> dict[str, Any]:
         began = time.perf_counter()
         with embedded.serve(model.settings.model, 6) as url:
             start = time.perf_counter() - began
-            plain = one_by_one(url, asked)
+            plain = time_one_by_one(url, asked)
         began = time.perf_counter()
         list(model.ask(asked, "bench"))
         ours = time.perf_counter() - began
@@ -160,7 +160,7 @@ def engine() -> dict[str, Any]:
     }
 
 
-def one_by_one(url: str, asked: Sequence[Any]) -> float:
+def time_one_by_one(url: str, asked: Sequence[Any]) -> float:
     import urllib.request
 
     began = time.perf_counter()
@@ -182,18 +182,18 @@ def requests(what: str, count: int, letters: int = 60) -> Iterator[Any]:
     return (Request((("user", f"{what} {i} {filler}"),), seed=i) for i in range(count))
 
 
-def ask(what: str, count: int, letters: int = 60, instant: bool = False) -> None:
+def run_calls(what: str, count: int, letters: int = 60, instant: bool = False) -> None:
     from quip.llm import connection
 
     with connection.connect("loopback") as model:
         if instant:
-            fill(count // 2, what, letters)
+            fill_store(count // 2, what, letters)
         for reply in model.ask(requests(what, count, letters), "bench", total=count):
             assert reply is not None
 
 
-def fill(count: int, what: str = "throughput", letters: int = 60) -> None:
-    """Replies as the server would give them, put into the store."""
+def fill_store(count: int, what: str = "throughput", letters: int = 60) -> None:
+    """Put replies like the server's into the store."""
     from quip.llm import reply_store
     from quip.llm.requests.chat import ModelReply
 
@@ -210,7 +210,7 @@ TEXT = "I was so early that the early bird asked me to keep the noise down. " * 
 
 
 async def serve() -> None:
-    """Answer every call after DELAY seconds, at most SLOTS at once."""
+    """Serve replies: each call takes DELAY seconds, at most SLOTS calls at once."""
     from aiohttp import web
 
     slots = asyncio.Semaphore(SLOTS)
@@ -233,7 +233,7 @@ async def serve() -> None:
     await asyncio.Event().wait()
 
 
-MEASURES = {"throughput": throughput, "hits": hits, "memory": memory, "engine": engine}
+MEASURES = {"throughput": throughput, "hits": store_hits, "memory": memory, "engine": engine}
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""The embedded critic against the engine's own limit, its prompt cache, and its threads.
+"""Embedded critic bench: the client against the engine's limit, prompt cache and threads.
 
     python bench/engine.py       # needs the weights; about five minutes
 
-The same comparisons, in turns: by the project's client, as a stage asks them, and posted to the
-engine as token ids, with nothing else to do than to compute, one at a time and in all slots at
-once. The faster of these two is the limit (the engine comes as a library without its batched
-benchmark). Both must name the same text. Then the same with one thread, two, and all cores.
+The same comparisons run in turns: by the project's client, as a stage asks them, and posted to the
+engine as token ids, one at a time and in all slots at once. The faster of the last two is the limit
+(the engine is a library without its batched benchmark). All must choose the same text. Then the
+engine runs with one thread, two threads and all cores.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import guard
 import yaml
 
-from quip.critics.multiple_choice import questions
+from quip.critics.multiple_choice import order_requests
 from quip.llm import connection
 from quip.llm.requests.chat import Request
 from quip.llm.requests.prompts import read
@@ -38,8 +38,9 @@ ROUNDS, PAIRS, SLOTS = 5, 6, 6
 """Rounds, pairs a round (two calls each), endpoints.embedded.concurrency."""
 
 
-class Asked(NamedTuple):
-    """What some calls took, without the engine's start, and the first token of each answer."""
+class EngineRun(NamedTuple):
+    """Seconds without the engine's start, the first token of each answer, and the share of prompt
+    tokens from the cache."""
 
     seconds: float
     answers: list[str]
@@ -53,20 +54,24 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     rounds = parser.parse_args().rounds
     print(f"{guard.hardware()}; {2 * PAIRS} comparisons a round", flush=True)
-    asked = [comparisons(number) for number in range(rounds + 1)]
+    asked = [comparison_requests(number) for number in range(rounds + 1)]
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
         sections = {"base_url": "embedded", "model": MODEL, "concurrency": SLOTS}
         Path("params.yaml").write_text(yaml.safe_dump({"endpoints": {"embedded": sections}}))
         found = [
-            {"ours": ours(one), "one at a time": limit(one, 1), "all slots": limit(one, SLOTS)}
+            {
+                "ours": run_client(one),
+                "one at a time": run_engine(one, 1),
+                "all slots": run_engine(one, SLOTS),
+            }
             for one in asked[:rounds]
         ]
-        share = told(found)
-        threads = {n: limit(asked[-1], 1, n).seconds for n in sorted({1, 2, hardware.cores()})}
+        share = print_and_compare(found)
+        threads = {n: run_engine(asked[-1], 1, n).seconds for n in sorted({1, 2, hardware.cores()})}
     for count, seconds in threads.items():
         print(f"  {count} threads: {2 * PAIRS / seconds:.2f} calls a second")
     chosen = hardware.cores()
-    guard.finish(
+    guard.report_and_record(
         {
             "embedded critic, share of the engine's limit": share,
             "embedded critic, all cores over one thread": threads[1] / threads[chosen],
@@ -74,8 +79,8 @@ def main() -> None:
     )
 
 
-def told(found: Sequence[dict[str, Asked]]) -> float:
-    """Print calls a second; the median share of the limit that the client reaches."""
+def print_and_compare(found: Sequence[dict[str, EngineRun]]) -> float:
+    """Print calls per second; return the median share of the limit that the client reaches."""
     shares = []
     for way in found[0]:
         rate = statistics.median(2 * PAIRS / one[way].seconds for one in found)
@@ -98,8 +103,8 @@ def told(found: Sequence[dict[str, Asked]]) -> float:
     return statistics.median(shares)
 
 
-def comparisons(number: int) -> list[Request]:
-    """Both orders of PAIRS gold pairs of the tuning half, other ones in each round."""
+def comparison_requests(number: int) -> list[Request]:
+    """Requests for both orders of PAIRS gold pairs of the tuning half, different in each round."""
     pairs = [json.loads(line) for line in GOLD.read_text(encoding="utf-8").splitlines()]
     pairs = [pair for pair in pairs if pair["half"] == "tune"][number :: ROUNDS + 1][:PAIRS]
     prompt = read("critic_paper")
@@ -107,12 +112,12 @@ def comparisons(number: int) -> list[Request]:
         request
         for pair in pairs
         for first, second in (("better", "worse"), ("worse", "better"))
-        for request in questions(prompt, pair["literal"], pair[first], pair[second], 1, True)
+        for request in order_requests(prompt, pair["literal"], pair[first], pair[second], 1, True)
     ]
 
 
-def ours(asked: Sequence[Request]) -> Asked:
-    """As a stage asks; the store has none of them."""
+def run_client(asked: Sequence[Request]) -> EngineRun:
+    """Ask through the client as a stage does; no reply is in the store."""
     with connection.connect("embedded") as model:
         start = clock.seconds_by_part["start"]
         began = time.perf_counter()
@@ -120,25 +125,25 @@ def ours(asked: Sequence[Request]) -> Asked:
         seconds = time.perf_counter() - began - (clock.seconds_by_part["start"] - start)
         counts = model.ledger.counts
     answers = [reply.text.strip() for reply in replies if reply]
-    return Asked(seconds, answers, counts["cached_tokens"] / counts["prompt_tokens"])
+    return EngineRun(seconds, answers, counts["cached_tokens"] / counts["prompt_tokens"])
 
 
-def limit(asked: Sequence[Request], at_once: int, threads: int | None = None) -> Asked:
-    """The engine alone: prompts as token ids, so many at once."""
+def run_engine(asked: Sequence[Request], at_once: int, threads: int | None = None) -> EngineRun:
+    """Post prompts as token ids to the engine, `at_once` at a time."""
     cores = hardware.cores
     hardware.cores = lambda: threads or cores()
     try:
         with llamacpp.serve(MODEL, SLOTS) as url, ThreadPoolExecutor(at_once) as pool:
             root = url.removesuffix("/v1")
-            tokens = [tokens_of(root, request) for request in asked]
+            tokens = [tokenize(root, request) for request in asked]
             began = time.perf_counter()
             answers = list(pool.map(lambda prompt: complete(root, prompt), tokens))
-            return Asked(time.perf_counter() - began, answers)
+            return EngineRun(time.perf_counter() - began, answers)
     finally:
         hardware.cores = cores
 
 
-def tokens_of(root: str, request: Request) -> list[int]:
+def tokenize(root: str, request: Request) -> list[int]:
     messages = [{"role": role, "content": text} for role, text in request.messages]
     prompt = post(f"{root}/apply-template", {"messages": messages})["prompt"]
     asked = {"content": prompt, "add_special": True, "parse_special": True}

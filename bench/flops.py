@@ -1,7 +1,7 @@
-"""Floating-point operations of a call, exact and the same on every machine.
+"""Floating-point operations of a call: exact and the same on every machine.
 
-PyTorch's counter leaves out the attention kernel of CPUs and in-place matrix products, both of
-which TRL and transformers use; they are counted here by the counter's own rules.
+PyTorch's counter omits the CPU attention kernel and in-place matrix products, both of which TRL and
+transformers use; this module counts them by the counter's own rules.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ MISSING = {
 }
 
 
-def operations(call: Callable[[], object]) -> int:
-    """How many of them `call()` takes."""
+def count_operations(call: Callable[[], object]) -> int:
+    """Floating-point operations of `call()`."""
     with FlopCounterMode(display=False, custom_mapping=MISSING) as counter:
         call()
     return int(counter.get_total_flops())

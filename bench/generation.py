@@ -1,14 +1,14 @@
-"""Candidates and responses against `generate` called as its documentation shows.
+"""Generation bench: candidates and responses against `generate` as its documentation calls it.
 
     python bench/generation.py               # candidates: k samples of each input
     python bench/generation.py --beams       # responses: the beam-search answer of each input
     python bench/generation.py --model DIR   # another student than models/sft
 
-In turns, in one process, on one thread, with the inputs in the order of their file. The
-documentation's ways: one prompt at a time with num_return_sequences, a padded batch of prompts with
-num_return_sequences, and (for the equality) a padded batch that draws by this project's own seeds,
-so that it must write the same tokens. All sample from the same distribution, which
-tests/unit/models/test_generation.py holds.
+All run in turns, in one process, on one thread, with the inputs in file order. The ways of the
+documentation are one prompt at a time with num_return_sequences, and a padded batch of prompts with
+num_return_sequences. A third way, a padded batch that samples with this project's seeds, must
+generate the same tokens. All sample from the same distribution, which
+tests/unit/models/test_generation.py tests.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from quip.models import generation, student
 
 LITERALS = Path(__file__).parent.parent / "data" / "raw" / "literals.jsonl"
 INPUTS, K = 16, 4
-"""Inputs a round, samples of each (candidates.k): one batch."""
+"""Inputs per round and samples per input (candidates.k): one batch."""
 TEMPERATURE, TOP_P, NEW, BEAMS = 1.0, 0.95, 40, 4
 Way = Callable[[Sequence[str], Sequence[int]], list[str]]
 
@@ -48,13 +48,13 @@ def main() -> None:
     one = student.load(args.model)
     torch.set_num_threads(1)
     print(f"{guard.hardware()}; one thread; {args.model}", flush=True)
-    name, ways = ("responses", beam_ways(one)) if args.beams else ("candidates", ways_of(one))
-    guard.finish(compared(name, ways, args.rounds))
+    name, ways = ("responses", beam_ways(one)) if args.beams else ("candidates", sampling_ways(one))
+    guard.report_and_record(compare(name, ways, args.rounds))
 
 
-def compared(name: str, ways: dict[str, tuple[Way, bool]], rounds: int) -> dict[str, float]:
-    """The ratio of each way's CPU time to that of "ours", the last. A way is a function and whether
-    it must write the same texts."""
+def compare(name: str, ways: dict[str, tuple[Way, bool]], rounds: int) -> dict[str, float]:
+    """{name: CPU time of a way over that of "ours"}. A way is a function and a flag: must it
+    generate the texts of "ours"?"""
     lines = LITERALS.read_text(encoding="utf-8").splitlines()[: rounds * INPUTS]
     literals = [json.loads(line)["text"] for line in lines]
     seconds: dict[str, list[float]] = {way: [] for way in ways}
@@ -82,20 +82,20 @@ def compared(name: str, ways: dict[str, tuple[Way, bool]], rounds: int) -> dict[
     return ratios
 
 
-def ways_of(one: student.Student) -> dict[str, tuple[Way, bool]]:
+def sampling_ways(one: student.Student) -> dict[str, tuple[Way, bool]]:
     sampled = {"do_sample": True, "temperature": TEMPERATURE, "top_p": TOP_P}
     sampled |= {"top_k": generation.TOP_K, "num_return_sequences": K}
 
     def one_at_a_time(inputs: Sequence[str], seeds: Sequence[int]) -> list[str]:
-        return [text for literal in inputs for text in generated(one, [literal], sampled)]
+        return [text for literal in inputs for text in generate(one, [literal], sampled)]
 
     def padded(inputs: Sequence[str], seeds: Sequence[int]) -> list[str]:
-        return generated(one, inputs, sampled)
+        return generate(one, inputs, sampled)
 
     def seeded(inputs: Sequence[str], seeds: Sequence[int]) -> list[str]:
         rows = [literal for literal in inputs for _ in range(K)]
         chooser = generation.SeededNucleus(seeds, TEMPERATURE, TOP_P)
-        return generated(one, rows, {"do_sample": False, "logits_processor": [chooser]})
+        return generate(one, rows, {"do_sample": False, "logits_processor": [chooser]})
 
     def ours(inputs: Sequence[str], seeds: Sequence[int]) -> list[str]:
         rows = [literal for literal in inputs for _ in range(K)]
@@ -114,10 +114,10 @@ def beam_ways(one: student.Student) -> dict[str, tuple[Way, bool]]:
     searched = {"do_sample": False, "num_beams": BEAMS}
 
     def one_at_a_time(inputs: Sequence[str], seeds: Sequence[int]) -> list[str]:
-        return [text for literal in inputs for text in generated(one, [literal], searched)]
+        return [text for literal in inputs for text in generate(one, [literal], searched)]
 
     def padded(inputs: Sequence[str], seeds: Sequence[int]) -> list[str]:
-        return generated(one, inputs, searched)
+        return generate(one, inputs, searched)
 
     def ours(inputs: Sequence[str], seeds: Sequence[int]) -> list[str]:
         return generation.respond(one, inputs, max_new_tokens=NEW, num_beams=BEAMS)
@@ -130,8 +130,8 @@ def beam_ways(one: student.Student) -> dict[str, tuple[Way, bool]]:
 
 
 @torch.inference_mode()
-def generated(one: student.Student, inputs: Sequence[str], options: dict[str, Any]) -> list[str]:
-    """As transformers' documentation on text generation calls it."""
+def generate(one: student.Student, inputs: Sequence[str], options: dict[str, Any]) -> list[str]:
+    """Generate texts as the documentation of transformers on text generation does."""
     tokenizer = one.tokenizer
     tokenizer.padding_side = "left"
     batch = tokenizer([one.source(row) for row in inputs], padding=True, return_tensors="pt")

@@ -1,12 +1,12 @@
-"""How time and memory of the stages without a model grow with their rows.
+"""Growth bench: time and memory of the stages without a model by number of rows.
 
     python bench/growth.py                     # 100 to 36,000 rows; some minutes
     python bench/growth.py --rows 100 1000     # other sizes
-    python bench/growth.py --figure FILE.svg   # draw it, too
+    python bench/growth.py --figure FILE.svg   # also draw the figure
 
-Each stage runs as `dvc repro` runs it, in a process and a folder of its own, on rows made of the
-shipped sentences, two of which make one. Rows are literals (prepare), replies (imitation), compared
-inputs (preferences), test inputs of two arms (evaluate, report).
+Each stage runs as `dvc repro` runs it, in its own process and folder, on rows made of the shipped
+sentences, two joined into one. Rows are literals (prepare), replies (imitation), compared inputs
+(preferences), test inputs of two arms (evaluate, report).
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ STAGES = {
 Row = dict[str, Any]
 
 
-class Used(NamedTuple):
-    """What one run of a stage took: seconds of CPU, MB at most."""
+class Usage(NamedTuple):
+    """CPU seconds and peak memory in MB of one run of a stage."""
 
     seconds: float
     megabytes: float
@@ -63,25 +63,29 @@ def main() -> None:
     parser.add_argument("--figure", type=Path)
     args = parser.parse_args()
     if len(args.rows) < 3:
-        parser.error("an exponent needs three sizes: the first is the start, which is deducted")
+        parser.error(
+            "an exponent needs three sizes; the time of the first, the start, is subtracted"
+        )
     print(f"{guard.hardware()}; seconds of CPU and MB of a stage's process", flush=True)
-    found = {size: measured(size) for size in args.rows}
+    found = {size: measure_stages(size) for size in args.rows}
     rows = {stage: [found[size][stage] for size in args.rows] for stage in STAGES}
     print("\n".join(table(args.rows, rows)))
     if args.figure:
-        args.figure.write_text(drawn(args.rows, rows), encoding="utf-8")
-    guard.finish({f"growth, {stage}": ratio(args.rows, used) for stage, used in rows.items()})
+        args.figure.write_text(draw_figure(args.rows, rows), encoding="utf-8")
+    guard.report_and_record(
+        {f"growth, {stage}": ratio(args.rows, used) for stage, used in rows.items()}
+    )
 
 
-def measured(size: int) -> dict[str, Used]:
-    """{stage: what it took} on `size` rows."""
+def measure_stages(size: int) -> dict[str, Usage]:
+    """{stage: usage} on `size` rows."""
     with tempfile.TemporaryDirectory() as folder:
-        write(Path(folder), size)
-        return {stage: run(stage, Path(folder)) for stage in STAGES}
+        write_inputs(Path(folder), size)
+        return {stage: run_stage(stage, Path(folder)) for stage in STAGES}
 
 
-def run(stage: str, folder: Path) -> Used:
-    """The stage's own CPU time and largest resident size. It must end well."""
+def run_stage(stage: str, folder: Path) -> Usage:
+    """Run a stage; its CPU time and peak resident size. It must exit with code 0."""
     command = [sys.executable, "-m", f"quip.stages.{stage}", *STAGES[stage].split()]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "DVC_ROOT": str(folder)}
     with (folder / "log").open("w") as log:
@@ -91,24 +95,24 @@ def run(stage: str, folder: Path) -> Used:
         _, code, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(code)
     assert process.returncode == 0, (folder / "log").read_text()
-    return Used(usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+    return Usage(usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
-def exponent(sizes: Sequence[int], used: Sequence[Used]) -> float:
-    """Of the time between the two largest sizes, less the time of the smallest (the start): 1 is
-    linear."""
+def exponent(sizes: Sequence[int], used: Sequence[Usage]) -> float:
+    """Growth exponent of the time between the two largest sizes, after subtracting the time of the
+    smallest (the start); 1 is linear."""
     start = used[0].seconds
     before, after = (max(one.seconds - start, 1e-3) for one in used[-2:])
     return math.log(after / before) / math.log(sizes[-1] / sizes[-2])
 
 
-def ratio(sizes: Sequence[int], used: Sequence[Used]) -> float:
-    """How many times the rows grew over how many times the time did: 1 is linear, less is worse."""
+def ratio(sizes: Sequence[int], used: Sequence[Usage]) -> float:
+    """Growth of the rows over growth of the time: 1 is linear, less is worse."""
     return float((sizes[-1] / sizes[-2]) ** (1 - exponent(sizes, used)))
 
 
-def table(sizes: Sequence[int], rows: Mapping[str, Sequence[Used]]) -> Iterator[str]:
-    """One line a stage, in Markdown."""
+def table(sizes: Sequence[int], rows: Mapping[str, Sequence[Usage]]) -> Iterator[str]:
+    """The lines of a Markdown table, one row per stage."""
     yield f"| stage | {' | '.join(f'{size:,}' for size in sizes)} | exponent | KB a row |"
     yield f"|---|{'---|' * len(sizes)}---|---|"
     for stage, used in rows.items():
@@ -117,8 +121,8 @@ def table(sizes: Sequence[int], rows: Mapping[str, Sequence[Used]]) -> Iterator[
         yield f"| {stage} | {cells} | {exponent(sizes, used):.2f} | {memory:.1f} |"
 
 
-def drawn(sizes: Sequence[int], rows: Mapping[str, Sequence[Used]]) -> str:
-    """Seconds by rows, both by powers of ten, with a line of slope one."""
+def draw_figure(sizes: Sequence[int], rows: Mapping[str, Sequence[Usage]]) -> str:
+    """The SVG of seconds by rows on logarithmic axes, with a line of slope one."""
     from matplotlib.axes import Axes
 
     from quip.reporting import svg_plots
@@ -146,46 +150,46 @@ def drawn(sizes: Sequence[int], rows: Mapping[str, Sequence[Used]]) -> str:
 # ---- the rows ------------------------------------------------------------------------------
 
 
-def write(folder: Path, size: int) -> None:
-    """Everything that the stages read, `size` rows of it, and params that take it."""
-    chance = random.Random(size)
+def write_inputs(folder: Path, size: int) -> None:
+    """Write `size` rows of every input of the stages, and params that accept them."""
+    rng = random.Random(size)
     literals, jokes = sentences("literals", "text"), sentences("gold", "better")
-    texts = {f"n{at}": joined(chance, literals) for at in range(size)}
+    texts = {f"n{at}": join_two(rng, literals) for at in range(size)}
     inputs = [{"input": key, "split": "test", "literal": text} for key, text in texts.items()]
     data = folder / "data"
-    jsonl(data / "raw/all.jsonl", ({"id": key, "text": text} for key, text in texts.items()))
+    write_jsonl(data / "raw/all.jsonl", ({"id": key, "text": text} for key, text in texts.items()))
     (data / "raw/ood.jsonl").write_bytes((ROOT / "data/raw/ood.jsonl").read_bytes())
-    jsonl(data / "replies.jsonl", (reply(chance, row, jokes) for row in inputs))
+    write_jsonl(data / "replies.jsonl", (teacher_reply(rng, row, jokes) for row in inputs))
     critiques = (
-        compared(chance, {**row, "split": "train"}, "1", "2", jokes, "learned") for row in inputs
+        critique_row(rng, {**row, "split": "train"}, "1", "2", jokes, "learned") for row in inputs
     )
-    jsonl(data / "critique.jsonl", critiques)
+    write_jsonl(data / "critique.jsonl", critiques)
     references = (
-        {**row, "paraphrases": [joined(chance, jokes), joined(chance, jokes)]} for row in inputs
+        {**row, "paraphrases": [join_two(rng, jokes), join_two(rng, jokes)]} for row in inputs
     )
-    jsonl(data / "imitation/references.jsonl", references)
+    write_jsonl(data / "imitation/references.jsonl", references)
     for arm in ARMS:
-        rows = ({**row, "text": joined(chance, jokes)} for row in inputs)
-        jsonl(data / f"responses/{arm}.jsonl", rows)
-        verdicts = (compared(chance, row, arm, "teacher", jokes) for row in inputs)
-        jsonl(data / f"verdicts/{arm}.jsonl", verdicts)
-    duels = (compared(chance, row, "dpo", "sft", jokes) for row in inputs)
-    jsonl(data / "verdicts/duel.jsonl", duels)
+        rows = ({**row, "text": join_two(rng, jokes)} for row in inputs)
+        write_jsonl(data / f"responses/{arm}.jsonl", rows)
+        verdicts = (critique_row(rng, row, arm, "teacher", jokes) for row in inputs)
+        write_jsonl(data / f"verdicts/{arm}.jsonl", verdicts)
+    duels = (critique_row(rng, row, "dpo", "sft", jokes) for row in inputs)
+    write_jsonl(data / "verdicts/duel.jsonl", duels)
     controls = (
-        compared(chance, row, name, "teacher", jokes)
+        critique_row(rng, row, name, "teacher", jokes)
         for name in CONTROLS
         for row in inputs[:CONTROLLED]
     )
-    jsonl(data / "verdicts/control.jsonl", controls)
-    candidates = ({**row, "sample": 0, "text": joined(chance, jokes)} for row in inputs)
-    jsonl(data / "candidates.jsonl", candidates)
+    write_jsonl(data / "verdicts/control.jsonl", controls)
+    candidates = ({**row, "sample": 0, "text": join_two(rng, jokes)} for row in inputs)
+    write_jsonl(data / "candidates.jsonl", candidates)
     names = (*ARMS, *CONTROLS)
     meaning = (
         {"name": name, "input": row["input"], "split": "test", "cosine": 0.7}
         for name in names
         for row in inputs
     )
-    jsonl(data / "meaning.jsonl", meaning)
+    write_jsonl(data / "meaning.jsonl", meaning)
     (data / "similarity.json").write_text(json.dumps({name: {"test": 0.1} for name in names}))
     roles = {"teacher": {"model": "m"}, "critic": {"model": "m"}}
     roles["judges"] = [{"endpoint": "judge", "model": "m"}]  # type: ignore[assignment]
@@ -215,35 +219,35 @@ def sentences(name: str, key: str) -> list[str]:
     return [json.loads(line)[key] for line in lines]
 
 
-def joined(chance: random.Random, texts: Sequence[str]) -> str:
-    return " ".join(chance.sample(texts, 2))
+def join_two(rng: random.Random, texts: Sequence[str]) -> str:
+    return " ".join(rng.sample(texts, 2))
 
 
-def reply(chance: random.Random, row: Row, jokes: Sequence[str]) -> Row:
-    split = chance.choices(("train", "val", "test"), (8, 1, 1))[0]
-    text = f"1. {joined(chance, jokes)}\n2. {joined(chance, jokes)}"
+def teacher_reply(rng: random.Random, row: Row, jokes: Sequence[str]) -> Row:
+    split = rng.choices(("train", "val", "test"), (8, 1, 1))[0]
+    text = f"1. {join_two(rng, jokes)}\n2. {join_two(rng, jokes)}"
     return {**row, "split": split, "text": text, "finish_reason": "stop"}
 
 
-def compared(
-    chance: random.Random,
+def critique_row(
+    rng: random.Random,
     row: Row,
     one: str,
     other: str,
     jokes: Sequence[str],
     source: str = "logprobs",
 ) -> Row:
-    p = chance.random()
+    p = rng.random()
     lean = 0.0 if source == "learned" else 0.05
     answers = {
         "forward": {"p_first": min(1.0, p + lean), "source": source},
         "backward": {"p_first": 1 - max(0.0, p - lean), "source": source},
     }
-    texts = {"a": joined(chance, jokes), "b": joined(chance, jokes)}
+    texts = {"a": join_two(rng, jokes), "b": join_two(rng, jokes)}
     return {**row, "name_a": one, "name_b": other, **texts, "judge": "judge", **answers}
 
 
-def jsonl(file: Path, rows: Iterator[Row]) -> None:
+def write_jsonl(file: Path, rows: Iterator[Row]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w", encoding="utf-8") as handle:
         handle.writelines(json.dumps(row) + "\n" for row in rows)

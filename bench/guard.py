@@ -1,8 +1,8 @@
-"""The regression guard of the benches: ratios against those last recorded in bench/ratios.json.
+"""Regression guard of the benches: ratios against those recorded in bench/ratios.json.
 
-A ratio is how much better this project does than what it is compared with: more is better, and the
-machine cancels out as far as it can. `finish(ratios)` is the last line of a bench: it prints the
-verdicts and, under `make bench RECORD=1`, writes the ratios down with the hardware.
+A ratio compares this project with a baseline on the same machine, so that the machine mostly
+cancels out; more is better. Each bench ends with `report_and_record(ratios)`, which prints the
+verdicts and, under `make bench RECORD=1`, records the ratios with the hardware.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from typing import Any
 
 RATIOS = Path(__file__).parent / "ratios.json"
 TOLERANCE = 0.1
-"""The share by which a ratio may fall before it counts as slower: what two runs differ by."""
+"""Share by which a ratio may fall before it counts as slower: the variation between two runs."""
 
 
-def finish(ratios: Mapping[str, float]) -> None:
-    """Print the report; with RECORD set in the environment, save."""
+def report_and_record(ratios: Mapping[str, float]) -> None:
+    """Print the report; save the ratios when RECORD is set in the environment."""
     print(report(ratios))
     if os.environ.get("RECORD"):
         save(ratios)
 
 
 def report(ratios: Mapping[str, float]) -> str:
-    """One line a ratio: now, the recorded one, a verdict; then which got slower, by name."""
+    """One line per ratio (now, recorded, verdict), then the names of the slower ones."""
     recorded = read()
     lines = [f"{'ratio':<44}{'now':>8}{'recorded':>10}  verdict"]
     slower = []
@@ -50,7 +50,7 @@ def verdict(ratio: float, before: float | None) -> str:
 
 
 def save(ratios: Mapping[str, float], path: Path | None = None) -> None:
-    """Write these ratios over those recorded under the same names; the others stay."""
+    """Record these ratios, replacing those of the same names; the others stay."""
     path = path or RATIOS
     day = datetime.datetime.now(datetime.UTC).date().isoformat()
     new = {
@@ -81,7 +81,7 @@ def hardware() -> str:
 
 
 def processor() -> tuple[str, list[str]]:
-    """Its name and flags, where the system tells them."""
+    """Name and flags of the processor, as far as the system reports them."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

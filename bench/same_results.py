@@ -1,11 +1,11 @@
-"""Are the results of two checkouts the same? For a change that should move names and nothing else.
+"""Result comparison of two checkouts, for a change that should alter names only.
 
     python bench/same_results.py ONE OTHER
 
-Compares, byte for byte, every file under models/ and every data/metrics/*.json, in which the counts
-of calls are left out: they say how many replies came from the store. Both checkouts must have run
-`dvc repro` on one machine, the second with the first one's call store (.quip). Prints a line a
-difference; exit code 0 without any, else 1.
+Compares every file under models/ byte for byte, and every data/metrics/*.json without the counts of
+calls, which depend on the replies in the store. Both checkouts must have run `dvc repro` on one
+machine, the second with the call store (.quip) of the first. Prints one line per difference; the
+exit code is 0 without differences, else 1.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ COUNTS_OF_CALLS = {
 
 
 def results(root: Path) -> dict[str, str]:
-    """Path -> digest of every model file and of every metrics file."""
+    """{path: digest} of every model file and every metrics file."""
     models = [path for path in sorted(root.glob("models/**/*")) if path.is_file()]
     found = {str(path.relative_to(root)): digest(path.read_bytes()) for path in models}
     for path in sorted(root.glob("data/metrics/*.json")):

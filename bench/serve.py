@@ -1,9 +1,9 @@
-"""How `quip serve` answers many clients at once: 32 of them for a minute, over the loopback.
+"""Serving bench: `quip serve` under 32 concurrent clients for a minute, over the loopback.
 
     python bench/serve.py [VERSION|ARM ...]      # in a project with trained students
 
-A real server in a process of its own, asked without pause for the answer by which the student is
-judged. Prints requests a second and latencies; ends with 1 when a request failed.
+The server runs in its own process; each client asks without pause for the answer by which the
+student is judged. Prints requests per second and latencies; exits with 1 when a request failed.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import urllib.request
 from pathlib import Path
 from typing import NamedTuple
 
-CLIENTS, SECONDS, SPARE = 32, 60.0, 120.0
-"""SPARE: what the server may take to start, and an answer to come."""
+CLIENTS, SECONDS, TIMEOUT = 32, 60.0, 120.0
+"""Clients, seconds of load, and seconds allowed for the server's start and for a reply."""
 SENTENCES = Path("data/raw/literals.jsonl")
 
 
@@ -39,24 +39,24 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=CLIENTS)
     parser.add_argument("--seconds", type=float, default=SECONDS)
     args = parser.parse_args()
-    base, server = start(args.versions)
+    base, server = start_server(args.versions)
     try:
-        found, took = load(base, args.clients, args.seconds)
+        found, took = put_under_load(base, args.clients, args.seconds)
     finally:
         server.terminate()
         server.wait()
-    print(told(found, args.clients, took))
+    print(summary_line(found, args.clients, took))
     if errors := {answer.error for answer in found if answer.error}:
         sys.exit(f"errors: {'; '.join(sorted(errors))}")
 
 
-def start(versions: list[str]) -> tuple[str, subprocess.Popen[bytes]]:
+def start_server(versions: list[str]) -> tuple[str, subprocess.Popen[bytes]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     command = [sys.executable, "-m", "quip.cli.main", "serve", *versions, "--port", port]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    base, end = f"http://127.0.0.1:{port}", time.monotonic() + SPARE
+    base, end = f"http://127.0.0.1:{port}", time.monotonic() + TIMEOUT
     while server.poll() is None and time.monotonic() < end:
         try:
             urllib.request.urlopen(f"{base}/v1/models").read()
@@ -67,8 +67,8 @@ def start(versions: list[str]) -> tuple[str, subprocess.Popen[bytes]]:
     sys.exit("the server did not start")
 
 
-def load(base: str, clients: int, seconds: float) -> tuple[list[Answer], float]:
-    """Every answer, and the seconds until the last: each client asks anew once it is answered."""
+def put_under_load(base: str, clients: int, seconds: float) -> tuple[list[Answer], float]:
+    """Every answer, and the seconds until the last; each client asks again after each answer."""
     lines = SENTENCES.read_text(encoding="utf-8").splitlines()
     sentences = [json.loads(line)["text"] for line in lines if line]
     found: list[Answer] = []
@@ -96,7 +96,7 @@ def ask(base: str, sentence: str) -> Answer:
     )
     began, error = time.monotonic(), None
     try:
-        with urllib.request.urlopen(request, timeout=SPARE) as reply:
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as reply:
             json.loads(reply.read())["choices"][0]["message"]["content"]
     except urllib.error.HTTPError as refused:
         error = f"{refused.code} {refused.read().decode()}"
@@ -105,7 +105,7 @@ def ask(base: str, sentence: str) -> Answer:
     return Answer(time.monotonic() - began, error)
 
 
-def told(found: list[Answer], clients: int, took: float) -> str:
+def summary_line(found: list[Answer], clients: int, took: float) -> str:
     times = [answer.seconds for answer in found]
     percentiles = statistics.quantiles(times, n=100)
     failed = sum(answer.error is not None for answer in found)

@@ -1,12 +1,14 @@
-"""How long things take before they are of use: seconds, medians of five, in turns. The limits are
-for the clock; the ratios are of CPU, which a busy machine changes less.
+"""Startup bench: seconds until imports, commands and stages do useful work.
+
+Figures are medians of five rounds, in turns. The limits are for wall time; the ratios are of CPU
+time, which depends less on other load.
 
     python bench/startup.py            # imports, help, stages without torch, DVC
-    python bench/startup.py --models   # and the stages with a model (needs a finished run here)
+    python bench/startup.py --models   # also the stages with a model (needs a finished run here)
 
-A stage without torch is at useful work when it opens its first data file, a stage with a model when
-the model first computes. It is stopped there, by the hooks of Python and PyTorch; nothing is
-written but to folders of its own.
+A stage without torch does useful work when it opens its first data file, a stage with a model at
+the first forward pass. Hooks of Python and PyTorch stop it there; it writes only to temporary
+folders.
 """
 
 from __future__ import annotations
@@ -31,20 +33,20 @@ ROOT = Path(__file__).parent.parent
 ROUNDS = 5
 LIMITS = {"import quip": 0.3, "quip --help": 0.3}
 STAGE, MODEL_STAGE = 1.5, 6.0
-"""Seconds to useful work at most."""
+"""Most seconds until useful work."""
 REPRO = 2.0
-"""`dvc repro` with nothing to do over `dvc status`, at most."""
+"""Highest ratio of `dvc repro` with nothing to do to `dvc status`."""
 MODELS = ("sft", "align@dpo", "candidates", "respond@sft", "reward", "meaning")
 
 
-class Took(NamedTuple):
-    """Seconds of the clock, and of CPU."""
+class Duration(NamedTuple):
+    """Wall and CPU seconds."""
 
     wall: float
     cpu: float
 
 
-Measure = Callable[[], Took]
+Measure = Callable[[], Duration]
 
 
 def main() -> None:
@@ -55,7 +57,7 @@ def main() -> None:
     parser.add_argument("--stage", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.stage:
-        until_useful(args.stage)
+        run_until_useful(args.stage)
     else:
         compare(args.models)
 
@@ -64,22 +66,22 @@ def compare(models: bool) -> None:
     print(f"{guard.hardware()}; seconds, medians of {ROUNDS}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder, "project")
-        lay_out(project)
-        named = commands()
+        make_project(project)
+        named = stage_commands()
         without, heavy = (
-            ready({name: staged(named[name], Path(folder)) for name in names})
-            for names in (light(named), MODELS if models else ())
+            measurable({name: stage_timer(named[name], Path(folder)) for name in names})
+            for names in (stages_without_torch(named), MODELS if models else ())
         )
         plain = {
-            "import quip": timed(sys.executable, "-c", "import quip"),
-            "quip --help": timed(sys.executable, "-m", "quip.cli.main", "--help"),
+            "import quip": command_timer(sys.executable, "-c", "import quip"),
+            "quip --help": command_timer(sys.executable, "-m", "quip.cli.main", "--help"),
         }
         dvc = {
-            f"dvc {verb}": timed(sys.executable, "-m", "dvc", verb, where=project)
+            f"dvc {verb}": command_timer(sys.executable, "-m", "dvc", verb, where=project)
             for verb in ("status", "repro")
         }
         limits = LIMITS | dict.fromkeys(without, STAGE) | dict.fromkeys(heavy, MODEL_STAGE)
-        found = medians({**plain, **without, **heavy, **dvc})
+        found = median_durations({**plain, **without, **heavy, **dvc})
     limits["dvc repro"] = REPRO * found["dvc status"].wall
     print(f"{'what':<24}{'seconds':>9}{'of CPU':>9}{'limit':>8}")
     for name, took in found.items():
@@ -93,11 +95,11 @@ def compare(models: bool) -> None:
             slowest = max(found[name].cpu for name in names)
             limit = limits[next(iter(names))]
             ratios[f"limit over the slowest stage {group}"] = limit / slowest
-    guard.finish(ratios)
+    guard.report_and_record(ratios)
 
 
-def ready(stages: Mapping[str, Measure]) -> dict[str, Measure]:
-    """Those whose inputs are there; the others are named."""
+def measurable(stages: Mapping[str, Measure]) -> dict[str, Measure]:
+    """The stages whose inputs exist; prints the names of the others."""
     found = {}
     for name, run in stages.items():
         try:
@@ -108,26 +110,26 @@ def ready(stages: Mapping[str, Measure]) -> dict[str, Measure]:
     return found
 
 
-def medians(measures: Mapping[str, Measure]) -> dict[str, Took]:
-    """Of ROUNDS rounds of all of them."""
+def median_durations(measures: Mapping[str, Measure]) -> dict[str, Duration]:
+    """The median durations over ROUNDS rounds of all measures."""
     rounds = [{name: run() for name, run in measures.items()} for _ in range(ROUNDS)]
     return {
-        name: Took(*map(statistics.median, zip(*(one[name] for one in rounds), strict=True)))
+        name: Duration(*map(statistics.median, zip(*(one[name] for one in rounds), strict=True)))
         for name in measures
     }
 
 
-def timed(*command: str, where: Path = ROOT) -> Measure:
-    def run() -> Took:
-        began, before = time.perf_counter(), children()
+def command_timer(*command: str, where: Path = ROOT) -> Measure:
+    def run() -> Duration:
+        began, before = time.perf_counter(), children_cpu()
         subprocess.run(command, cwd=where, env=environment(), check=True, capture_output=True)
-        return Took(time.perf_counter() - began, children() - before)
+        return Duration(time.perf_counter() - began, children_cpu() - before)
 
     return run
 
 
-def children() -> float:
-    """CPU seconds of all processes that were started here and have ended."""
+def children_cpu() -> float:
+    """CPU seconds of all child processes that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
@@ -139,8 +141,8 @@ def environment(**more: str) -> dict[str, str]:
 # ---- stages --------------------------------------------------------------------------------
 
 
-def commands() -> dict[str, list[str]]:
-    """{stage: the arguments after `python -m`}, with all that is templated filled in."""
+def stage_commands() -> dict[str, list[str]]:
+    """{stage: the arguments after `python -m`}, with templates of dvc.yaml resolved."""
     from dvc.repo import Repo
 
     found: dict[str, list[str]] = {}
@@ -153,18 +155,18 @@ def commands() -> dict[str, list[str]]:
     return found
 
 
-def light(named: Mapping[str, list[str]]) -> list[str]:
-    """The stages that need no model of their own, the first of each module."""
+def stages_without_torch(named: Mapping[str, list[str]]) -> list[str]:
+    """The stages without a model, the first of each module."""
     heavy = {named[name][0] for name in MODELS} | {"quip.stages.baseline"}
     modules = {words[0]: name for name, words in reversed(named.items())}
     return [modules[module] for module in reversed(modules) if module not in heavy]
 
 
-def staged(words: list[str], folder: Path) -> Measure:
-    """Seconds to useful work, as the stage's process itself tells them. Its local state is in
-    `folder`: locks, journals, MLflow."""
+def stage_timer(words: list[str], folder: Path) -> Measure:
+    """Measures the seconds to useful work that the stage's process prints. `folder` holds its local
+    state: locks, journals, MLflow."""
 
-    def run() -> Took:
+    def run() -> Duration:
         began = time.time()
         done = subprocess.run(
             [sys.executable, __file__, "--stage", *words],
@@ -176,46 +178,46 @@ def staged(words: list[str], folder: Path) -> Measure:
         told = [line for line in done.stdout.splitlines() if line.startswith("useful ")]
         if not told:
             raise FileNotFoundError((done.stderr or done.stdout).strip().splitlines()[-1])
-        return Took(*map(float, told[0].split()[1:]))
+        return Duration(*map(float, told[0].split()[1:]))
 
     return run
 
 
-def until_useful(words: list[str]) -> None:
-    """Run a stage as `python -m` does and stop it where its work begins."""
+def run_until_useful(words: list[str]) -> None:
+    """Run a stage as `python -m` does and stop it at the start of its work."""
     module, *arguments = words
     sys.argv = [module, *arguments]
     name = module.removeprefix("quip.stages.")
     if any(name == model.partition("@")[0] for model in MODELS):
-        stop_at_the_first_pass()
+        stop_at_first_pass()
     else:
-        sys.addaudithook(stop_at_the_first_data)
+        sys.addaudithook(stop_at_first_data)
     with contextlib.suppress(KeyboardInterrupt, SystemExit):  # the run ends, for MLflow as killed
         runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
-def stop_at_the_first_data(event: str, details: tuple[Any, ...]) -> None:
+def stop_at_first_data(event: str, details: tuple[Any, ...]) -> None:
     if event == "open" and isinstance(details[0], str | Path):
         path = Path(details[0])
         if path.suffix in (".jsonl", ".json", ".yaml") and path.parts[:1] in (
             ("data",),
             ("rounds.yaml",),
         ):
-            told()
+            print_duration()
             os._exit(0)
 
 
-def stop_at_the_first_pass() -> None:
+def stop_at_first_pass() -> None:
     import torch
 
     def hook(module: torch.nn.Module, _: Any) -> None:
-        told()
+        print_duration()
         raise KeyboardInterrupt
 
     torch.nn.modules.module.register_module_forward_pre_hook(hook)
 
 
-def told() -> None:
+def print_duration() -> None:
     wall = time.time() - float(os.environ["BEGAN"])
     print(f"useful {wall:.3f} {time.process_time():.3f}", flush=True)
 
@@ -223,9 +225,9 @@ def told() -> None:
 # ---- DVC -----------------------------------------------------------------------------------
 
 
-def lay_out(project: Path) -> None:
-    """The project with all its stages and something for every output, which DVC is told to take
-    for up to date."""
+def make_project(project: Path) -> None:
+    """Make a project with all stages and a placeholder for every output, committed to DVC as up to
+    date."""
     from dvc.repo import Repo
 
     from quip.cli import try_run

@@ -1,11 +1,11 @@
-"""Training against plain TRL 1.16: operations, CPU time, share of the cores' arithmetic peak.
+"""Training bench: operations, CPU time and share of peak FLOP/s against plain TRL 1.16.
 
     python bench/training.py            # SmolLM2-135M, shipped gold pairs; five minutes
     python bench/training.py --rounds 9
 
 Both sides take the same steps on the same batches in the same order from the same weights, in
-turns, in one process, on one thread; beside each ratio stands how far the losses are apart. Plain
-TRL has its defaults but for what a CPU asks of it: float32 and no gradient checkpointing.
+turns, in one process, on one thread; each ratio is printed with the difference of the losses. Plain
+TRL has its defaults, except for float32 and no gradient checkpointing, which a CPU needs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import guard
 import torch
 from datasets import Dataset
-from flops import operations
+from flops import count_operations
 
 from quip.core.records import Preference, TrainingPair
 from quip.models import student
@@ -36,10 +36,10 @@ from quip.training.trainer import DRIFT
 BASE = "smollm2-135m-instruct"
 GOLD = Path(__file__).parent.parent / "data" / "raw" / "gold.jsonl"
 EPOCHS = 2
-"""As align.epochs and baseline.epochs: the reference's pass is paid once for so many."""
+"""As align.epochs and baseline.epochs: one reference pass serves this number of epochs."""
 SAME = 1e-4
-"""How far losses may be apart in float32 at any step; in bfloat16 the mean may be as far as
-training itself allows (DRIFT)."""
+"""Largest difference of the losses at any step in float32; in bfloat16 the limit for the mean is
+DRIFT, as in training."""
 DPO_BATCH, SFT_BATCH = 8, 16
 
 
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
     torch.set_num_threads(1)
-    peaks = {"fp32": peak(torch.float32), "bf16": peak(torch.bfloat16)}
+    peaks = {"fp32": peak_flops(torch.float32), "bf16": peak_flops(torch.bfloat16)}
     reached = ", ".join(f"{value / 1e9:,.0f} GFLOP/s in {name}" for name, value in peaks.items())
     print(f"{guard.hardware()}; one thread; a matrix product reaches {reached}")
     ratios: dict[str, float] = {}
@@ -62,12 +62,12 @@ def main() -> None:
             }
             if use_bf16("auto"):
                 sides["bf16"] = Side(make(folder, rounds, plain=False, bf16=True))
-            ratios |= compared(name, sides, rounds, peaks)
-    guard.finish(ratios)
+            ratios |= compare(name, sides, rounds, peaks)
+    guard.report_and_record(ratios)
 
 
 class Side:
-    """A trainer that takes one step at a time, as its own `train` would."""
+    """A trainer that takes one step at a time, equal to a step of its `train`."""
 
     def __init__(self, trainer: Any) -> None:
         self.trainer = trainer
@@ -84,29 +84,29 @@ class Side:
         self.optimizer.step()
         return float(loss)
 
-    def refer(self, number: int) -> None:
-        """The reference's pass over a batch, where it is made once and before the first step."""
+    def reference_pass(self, number: int) -> None:
+        """The reference pass over a batch, if it is computed once before the first step."""
         if getattr(self.trainer, "precompute_ref_logps", False):
             self.trainer.compute_ref_log_probs(self.model, dict(self.batches[number]))
 
 
-class Spent(NamedTuple):
-    """A step and its share of the reference's pass."""
+class StepCost(NamedTuple):
+    """The loss and CPU seconds of a step, with its share of the reference pass."""
 
     loss: float
     seconds: float
 
 
-def compared(
+def compare(
     name: str, sides: dict[str, Side], rounds: int, peaks: dict[str, float]
 ) -> dict[str, float]:
-    """The ratios of plain TRL to the other sides. Each round is one step of each side; before the
-    first, the operations of a step are counted."""
-    counts = {side: counted(one) for side, one in sides.items()}
-    spent: dict[str, list[Spent]] = {side: [] for side in sides}
+    """{name: ratio of plain TRL to another side}. Each round is one step of each side; the
+    operations of a step are counted before the first round."""
+    counts = {side: count_step(one) for side, one in sides.items()}
+    spent: dict[str, list[StepCost]] = {side: [] for side in sides}
     for number in range(1, rounds + 1):
         for side, one in sides.items():
-            spent[side].append(timed(one, number))
+            spent[side].append(time_step(one, number))
     print(f"\n{name}: batch {sides['trl'].batches[0]['input_ids'].shape[0]} rows of SmolLM2-135M")
     ratios = {}
     for side, rows in spent.items():
@@ -130,21 +130,24 @@ def compared(
     return ratios
 
 
-def counted(one: Side) -> float:
-    return operations(lambda: one.step(0)) + operations(lambda: one.refer(0)) / EPOCHS
+def count_step(one: Side) -> float:
+    return (
+        count_operations(lambda: one.step(0))
+        + count_operations(lambda: one.reference_pass(0)) / EPOCHS
+    )
 
 
-def timed(one: Side, number: int) -> Spent:
+def time_step(one: Side, number: int) -> StepCost:
     began = time.process_time()
-    one.refer(number)
+    one.reference_pass(number)
     share = (time.process_time() - began) / EPOCHS
     began = time.process_time()
     loss = one.step(number)
-    return Spent(loss, time.process_time() - began + share)
+    return StepCost(loss, time.process_time() - began + share)
 
 
-def peak(dtype: torch.dtype, size: int = 2048) -> float:
-    """Operations a second of a square matrix product, the best of ten."""
+def peak_flops(dtype: torch.dtype, size: int = 2048) -> float:
+    """Operations per second of a square matrix product, the best of ten."""
     a, b = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
     best = float("inf")
     for _ in range(10):
@@ -164,8 +167,10 @@ def dpo(folder: str, rounds: int, plain: bool, bf16: bool = False) -> Any:
     return (DPOTrainer if plain else PackedDpoTrainer)(
         model=one.model,
         ref_model=student.load(BASE).model if plain else None,
-        args=DPOConfig(**shared(folder, DPO_BATCH, bf16), precompute_ref_log_probs=not plain),
-        train_dataset=Dataset.from_list(trl_rows(gold((rounds + 1) * DPO_BATCH))),
+        args=DPOConfig(
+            **shared_settings(folder, DPO_BATCH, bf16), precompute_ref_log_probs=not plain
+        ),
+        train_dataset=Dataset.from_list(trl_rows(gold_preferences((rounds + 1) * DPO_BATCH))),
         processing_class=one.tokenizer,
     )
 
@@ -179,17 +184,17 @@ def sft(folder: str, rounds: int, plain: bool, bf16: bool = False) -> Any:
     torch.set_num_threads(1)
     rows = [
         TrainingPair(input=p.input, literal=p.literal, paraphrase=p.chosen)
-        for p in gold((rounds + 1) * SFT_BATCH)
+        for p in gold_preferences((rounds + 1) * SFT_BATCH)
     ]
     return (SFTTrainer if plain else PackedSftTrainer)(
         model=one.model,
-        args=SFTConfig(**shared(folder, SFT_BATCH, bf16), completion_only_loss=True),
+        args=SFTConfig(**shared_settings(folder, SFT_BATCH, bf16), completion_only_loss=True),
         train_dataset=Dataset.from_list(prompt_completion(rows)),
         processing_class=one.tokenizer,
     )
 
 
-def shared(folder: str, batch_size: int, bf16: bool) -> dict[str, Any]:
+def shared_settings(folder: str, batch_size: int, bf16: bool) -> dict[str, Any]:
     return {
         "output_dir": folder,
         "per_device_train_batch_size": batch_size,
@@ -204,7 +209,7 @@ def shared(folder: str, batch_size: int, bf16: bool) -> dict[str, Any]:
     }
 
 
-def gold(count: int) -> list[Preference]:
+def gold_preferences(count: int) -> list[Preference]:
     rows = [json.loads(line) for line in GOLD.read_text(encoding="utf-8").splitlines()[:count]]
     return [
         Preference(

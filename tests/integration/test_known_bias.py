@@ -12,7 +12,7 @@ import pytest
 import known_bias as bench
 from quip.core.jsonl import write_rows
 from quip.critics.debiasing import calibrated_preference
-from quip.critics.unproven_gate import check_proven
+from quip.critics.unproven_gate import refuse_unproven
 from quip.evaluation.critic_audit import audit_summary
 from quip.runtime.errors import DataError
 from quip.stages import preferences
@@ -133,4 +133,4 @@ def test_a_critic_that_always_names_one_letter_teaches_nothing(
     assert not Path("p.jsonl").exists()
     audit = audit_summary(seed.pairs, rows, used, 500, 1)
     with pytest.raises(DataError, match="not shown to be better than chance"):
-        check_proven(audit, "letter", allowed=None)
+        refuse_unproven(audit, "letter", allowed=None)

@@ -46,8 +46,8 @@ def test_recording_replaces_by_name_and_keeps_the_others(recorded: Path) -> None
 
 def test_nothing_is_recorded_unless_asked(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RECORD", raising=False)
-    guard.finish({"dpo": 9.0})
+    guard.report_and_record({"dpo": 9.0})
     assert guard.read()["dpo"]["ratio"] == 2.0
     monkeypatch.setenv("RECORD", "1")
-    guard.finish({"dpo": 9.0})
+    guard.report_and_record({"dpo": 9.0})
     assert guard.read()["dpo"]["ratio"] == 9.0

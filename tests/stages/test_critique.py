@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from fake_endpoint import ChatServer, likes, shown
 from quip.core.jsonl import read_rows, write_json, write_rows
 from quip.core.records import Candidate, Critique, Split
-from quip.critics.pair_selection import choose, edit_distance, ngrams
+from quip.critics.pair_selection import choose_comparisons, edit_distance, ngrams
 from quip.runtime.errors import DataError, ParamsError
 from quip.stages import critique
 from stage_options import options
@@ -38,7 +38,7 @@ def chosen(
 ) -> Any:
     """The compared texts (None when there are none) and what was dropped."""
     params = critique.Params(ngram=ngram, length_ratio=length_ratio, unproven=None)
-    pairs, dropped = choose(candidates("t", *texts), params, compare)
+    pairs, dropped = choose_comparisons(candidates("t", *texts), params, compare)
     return [(pair.a, pair.b) for pair in pairs], dict(dropped)
 
 
@@ -122,7 +122,9 @@ def test_of_a_group_every_two_texts_are_of_like_length() -> None:
 
 def test_only_training_candidates_are_compared() -> None:
     rows = candidates("t", "a b", "c d", split="test") + candidates("u", "e f", "g h")
-    pairs, _ = choose(rows, critique.Params(ngram=1, length_ratio=(0.8, 1.25), unproven=None), 2)
+    pairs, _ = choose_comparisons(
+        rows, critique.Params(ngram=1, length_ratio=(0.8, 1.25), unproven=None), 2
+    )
     assert [pair.input for pair in pairs] == ["u"]
 
 

@@ -126,7 +126,7 @@ def test_no_reference_at_all_is_an_error(server: ChatServer, scripted_project: P
         "references.jsonl",
         [Reference(input="elsewhere", split="test", literal="l", paraphrases=["p"])],
     )
-    with pytest.raises(DataError, match="judge dpo: there is nothing to compare"):
+    with pytest.raises(DataError, match="judge dpo: no pairs to compare"):
         judged()
     assert not server.asked
 
@@ -176,7 +176,7 @@ def test_endpoints_compare_arms_on_the_first_inputs_only_and_the_learned_critic_
 ) -> None:
     scripted_project(arms=["sft", "dpo"], judge={"duel_inputs": 2, "learned": True})
     monkeypatch.setattr(
-        "quip.critics.learned.critiques", lambda reward, pairs: [sure(p) for p in pairs]
+        "quip.critics.learned.compare", lambda reward, pairs: [sure(p) for p in pairs]
     )
     server.answer = likes(len)
     for arm in ("sft", "dpo"):

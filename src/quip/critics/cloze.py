@@ -1,14 +1,15 @@
-"""The cloze critic: of two paraphrases the one that is likelier in a template, word for word.
+"""Cloze critic: prefers the paraphrase with the higher likelihood in a template.
 
-The paper's alternative to multiple choice ("The funny paraphrase of I is P"): no choice is asked
-for, so there is no position. The likelihood of a text is per token, so that it does not fall with
-length: l(text) = mean of log P(token | template up to the text, tokens before it). Of two texts
+The paper's alternative to multiple choice ("The funny paraphrase of I is P"). The model makes no
+choice, so there is no position bias. The likelihood of a text is a mean over its tokens, so that it
+does not fall with length: l(text) = mean of log P(token | template up to the text, tokens before
+it). For two texts
 
     p(a) = sigmoid(l(a) - l(b)).
 
-A fluent text is likely in any template. Calibrated, l is less the likelihood of the same text in a
-template without question and input (`cloze_alone`): per token, the pointwise mutual information of
-text and input (compare Holtzman et al. 2021, arXiv 2104.08315).
+A fluent text is likely in any template. The calibrated critic therefore subtracts the likelihood of
+the same text in a template without question and input (`cloze_alone`), which gives, per token, the
+pointwise mutual information of text and input (compare Holtzman et al. 2021, arXiv 2104.08315).
 """
 
 from __future__ import annotations
@@ -24,32 +25,34 @@ from quip.llm.requests.chat import ModelReply
 from quip.llm.requests.protocols import ECHO, FORCED, TOKENS, NoEcho, scoring, tokenizing
 from quip.runtime.errors import EndpointError
 
-ALONE = "cloze_alone"
+NO_QUESTION = "cloze_alone"
 TEXT = "{text}"
 ScoredText = tuple[str, str]
-"""(the template up to the text, the text whose likelihood is asked)"""
+"""(the filled template up to the text, the text to score)"""
 
 
 def compare(
     llm: LLM, prompt: str, calibrated: bool, pairs: Sequence[Comparison], what: str
 ) -> list[Critique]:
-    """A critique of every pair, in their order; two calls a pair, four when `calibrated`."""
+    """Critiques in the order of `pairs`; two calls per pair, four when `calibrated`."""
     asked = [pair for pair in pairs if pair.a != pair.b]
     texts = [(pair.literal, text) for pair in asked for text in (pair.a, pair.b)]
     scored = [prefix_and_text(prompt, literal, text) for literal, text in texts]
-    alone = [prefix_and_text(ALONE, "", text) for _, text in scored] if calibrated else []
-    value = likelihoods(llm, list(dict.fromkeys([*scored, *alone])), what)
+    unconditional = (
+        [prefix_and_text(NO_QUESTION, "", text) for _, text in scored] if calibrated else []
+    )
+    value = likelihoods(llm, list(dict.fromkeys([*scored, *unconditional])), what)
 
     def score(literal: str, text: str) -> float | None:
         found = value[prefix_and_text(prompt, literal, text)]
-        bare = value[prefix_and_text(ALONE, "", text)] if calibrated else 0.0
-        return None if found is None or bare is None else found - bare
+        without_question = value[prefix_and_text(NO_QUESTION, "", text)] if calibrated else 0.0
+        return None if found is None or without_question is None else found - without_question
 
     return [critique(pair, llm.name, score) for pair in pairs]
 
 
 def prefix_and_text(prompt: str, literal: str, text: str) -> ScoredText:
-    """The template up to the text, filled in, and the text."""
+    """The filled template up to the text, and the text."""
     template = "\n".join(part for _, part in prompts.read(prompt))
     start = template.partition(TEXT)[0]
     return prompts.fill((("user", start),), literal=literal)[0][1], text
@@ -58,9 +61,9 @@ def prefix_and_text(prompt: str, literal: str, text: str) -> ScoredText:
 def likelihoods(
     llm: LLM, scored: Sequence[ScoredText], what: str
 ) -> dict[ScoredText, float | None]:
-    """Mean log-probability of a text's tokens; None where the call failed for good.
+    """Mean log-probability of the tokens of each text; None where the call failed for good.
 
-    Raises EndpointError, with what would do, when the endpoint returns none of prompts.
+    Raises EndpointError, with the remedy, when the endpoint returns no prompt log-probabilities.
     """
     forced = llm.settings.embedded
     cut = tokenize(llm, [text for _, text in scored], what) if forced else {}
@@ -76,7 +79,7 @@ def likelihoods(
 
 
 def tokenize(llm: LLM, texts: Sequence[str], what: str) -> dict[str, list[int]]:
-    """The embedded engine's tokens of each text."""
+    """{text: its tokens by the embedded engine}."""
     texts = list(dict.fromkeys(texts))
     replies = llm.ask([tokenizing(text) for text in texts], what, len(texts), TOKENS)
     cut = zip(texts, replies, strict=True)
@@ -84,13 +87,15 @@ def tokenize(llm: LLM, texts: Sequence[str], what: str) -> dict[str, list[int]]:
 
 
 def mean_logprob(reply: ModelReply | None) -> float | None:
+    """Mean log-probability of the tokens of a reply; None without any."""
     if reply is None or not reply.top_logprobs:
         return None
     return sum(value for _, value in reply.top_logprobs) / len(reply.top_logprobs)
 
 
 def critique(pair: Comparison, judge: str, score: Callable[[str, str], float | None]) -> Critique:
-    """Both orders of a critic that sees one text at a time are each other's complement."""
+    """The critique from the scores of both texts. The critic sees one text at a time, so the
+    answers in the two orders are complements."""
     if pair.a == pair.b:
         forward = backward = Answer(p_first=0.5, source="identical")
     else:

@@ -1,4 +1,4 @@
-"""What a critic is asked, two texts for one literal, and what it answers."""
+"""Comparison: two texts for one literal, and the answers of a critic."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from quip.core.records import Critique, GoldPair, Split
 
 
 class Comparison(NamedTuple):
-    """Two texts to compare for one literal, and who wrote them."""
+    """Two texts to compare for one literal, and their writers (`name_a`, `name_b`)."""
 
     input: str
     split: Split | str
@@ -21,7 +21,7 @@ class Comparison(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """Critiques in the order of the pairs asked about, and what asking cost (a ledger)."""
+    """Critiques in the order of the pairs, and the ledger of their calls."""
 
     rows: list[Critique]
     spent: dict[str, float | str]

@@ -1,4 +1,6 @@
-"""The kinds of critics, their settings, and how one is named in a word.
+"""Critic kinds: settings and short forms of critics.
+
+The short form names a critic in one word:
 
 `mcp:humor`, `cloze:calibrated`, `mcp/critic_witty@openai`: KIND[:QUESTION][:calibrated][/PROMPT]
 [@ENDPOINT]. What each kind does is in `quip.critics.critic`.
@@ -17,12 +19,11 @@ from quip.runtime.errors import ParamsError
 Kind = Literal["mcp", "mcp_reason", "cloze", "panel", "learned"]
 Question = Literal["overall", "humor", "content"]
 LEARNED, PANEL = "learned", "panel"
-"""What these two are called among the judges."""
-ASKED = ("mcp", "mcp_reason", "cloze")
+"""The names of these two kinds among the judges."""
+ENDPOINT_KINDS = ("mcp", "mcp_reason", "cloze")
 QUESTIONS = ("overall", "humor", "content")
 PROMPTS = {"mcp": "critic_paper", "mcp_reason": "critic_reason", "cloze": "cloze"}
-"""The prompt of each kind that asks one, for the overall question; others add `_humor` or
-`_content`."""
+"""{kind: its prompt for the overall question}; other questions append `_humor` or `_content`."""
 SPEC = re.compile(
     r"(?P<kind>[a-z_]+)(?::(?P<question>overall|humor|content))?(?P<calibrated>:calibrated)?"
     r"(?:/(?P<prompt>\w+))?(?:@(?P<endpoint>[\w.-]+))?"
@@ -30,12 +31,12 @@ SPEC = re.compile(
 
 
 class PanelParams(Section):
-    """What the kind `panel` puts together, and how much it is fitted on."""
+    """The signals of the kind `panel`, and the number of gold pairs for its fit."""
 
     signals: list[str] = Field(default=["mcp", "mcp:humor", "mcp:content", "words"], min_length=1)
     """Critics in the short form of `parse`, or `words`, the difference in length."""
     per_kind: int | None = 10
-    """Gold pairs of each kind, of the tuning half, that the panel is fitted on; None: all."""
+    """Pairs per kind of the tuning half that the panel is fitted on; None: all."""
 
 
 class CriticParams(Section):
@@ -45,19 +46,19 @@ class CriticParams(Section):
     endpoint: str
     question: Question = "overall"
     prompt: str | None = None
-    """A file of prompts/ for the overall question; None: the kind's own."""
+    """A file of prompts/ for the overall question; None: the prompt of the kind."""
     samples: int
     calibrated: bool = False
-    """Of cloze: whether the likelihood without question and input is subtracted."""
+    """Cloze only: whether to subtract the likelihood without question and input."""
     panel: PanelParams = PanelParams()
 
 
 def parse(spec: str, base: CriticParams) -> CriticParams:
     """The critic that KIND[:QUESTION][:calibrated][/PROMPT][@ENDPOINT] names, such as
-    `cloze:humor`; what is left out is overall, not calibrated, the kind's prompt, and the endpoint
-    of `base`. Raises ParamsError."""
+    `cloze:humor`. The defaults are overall, not calibrated, the prompt of the kind, and the
+    endpoint of `base`. Raises ParamsError for any other text."""
     found = SPEC.fullmatch(spec)
-    known = (*ASKED, PANEL, LEARNED)
+    known = (*ENDPOINT_KINDS, PANEL, LEARNED)
     if found is None or found["kind"] not in known:
         raise ParamsError(
             f"params.yaml: '{spec}' names no critic. Form: KIND[:QUESTION][:calibrated][/PROMPT]"
@@ -76,8 +77,8 @@ def parse(spec: str, base: CriticParams) -> CriticParams:
 
 
 def short_form(critic: CriticParams) -> str:
-    """The short form of a critic, which `parse` reads; without its endpoint."""
-    if critic.kind not in ASKED:
+    """The short form of a critic without its endpoint, as `parse` reads it."""
+    if critic.kind not in ENDPOINT_KINDS:
         return critic.kind
     question = "" if critic.question == "overall" else f":{critic.question}"
     calibrated = ":calibrated" if critic.kind == "cloze" and critic.calibrated else ""
@@ -86,9 +87,9 @@ def short_form(critic: CriticParams) -> str:
 
 
 def critic_name(critic: CriticParams) -> str:
-    """What this critic is called as a judge: `learned`, `panel`, the endpoint of the multiple
-    choice about the overall question, else its short form with the endpoint."""
-    if critic.kind not in ASKED:
+    """The name of a critic among the judges: `learned`, `panel`, the endpoint for multiple choice
+    about the overall question, else the short form with the endpoint."""
+    if critic.kind not in ENDPOINT_KINDS:
         return critic.kind
     if critic.kind == "mcp" and critic.question == "overall":
         return critic.endpoint
@@ -96,6 +97,6 @@ def critic_name(critic: CriticParams) -> str:
 
 
 def prompt_name(critic: CriticParams) -> str:
-    """The prompt that is asked; of an `mcp_reason` or `cloze` it must be one of that form."""
+    """The prompt of a critic; `mcp_reason` and `cloze` need a prompt of their own form."""
     name = critic.prompt or PROMPTS[critic.kind]
     return name if critic.question == "overall" else f"{name}_{critic.question}"

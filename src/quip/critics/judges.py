@@ -1,4 +1,4 @@
-"""Asking every judge of params.yaml about the same pairs."""
+"""Judges: asks every judge of params.yaml about the same pairs."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ class JudgeParams(Section):
 
     endpoints: list[str]
     learned: bool
-    """Whether the learned critic judges too, beside the endpoints."""
+    """Whether the learned critic is also a judge."""
     prompt: str
     samples: int
     splits: list[Split]
     control_inputs: int
     """Inputs for the A/A control and the copy baseline."""
     duel_inputs: Annotated[int, Field(ge=1)] | None
-    """Test inputs on which an endpoint compares two arms; None: all. The learned critic, which
-    costs no call, always compares all."""
+    """Number of test inputs on which an endpoint compares two arms; None: all. The learned critic,
+    which costs no call, always compares all."""
 
 
 class JudgeAnswers(NamedTuple):
-    """The critiques of all judges, and the ledger of each that costs calls."""
+    """The critiques of all judges, and the ledger of each judge that costs calls."""
 
     rows: list[Critique]
     spent: dict[str, dict[str, float | str]]
@@ -47,11 +47,12 @@ def ask_judges(
     what: str,
     endpoint_pairs: Sequence[Comparison] | None = None,
 ) -> JudgeAnswers:
-    """The critiques of all judges, judge by judge, in the order of `pairs`; `reward` is the folder
-    of the learned critic. Endpoints, which cost calls, are asked about `endpoint_pairs` instead,
-    where given. Raises DataError when there is no pair."""
+    """Ask all judges, one after the other; critiques are in the order of `pairs`.
+
+    `reward` is the folder of the learned critic. Endpoints, which cost calls, are asked about
+    `endpoint_pairs` instead, where given. Raises DataError when there is no pair."""
     if not pairs:
-        raise DataError(f"{what}: there is nothing to compare (no input has a teacher reference).")
+        raise DataError(f"{what}: no pairs to compare (no input has a teacher reference).")
     rows: list[Critique] = []
     spent = {}
     asked = pairs if endpoint_pairs is None else endpoint_pairs
@@ -59,4 +60,4 @@ def ask_judges(
         with connection.connect(name) as llm:
             rows += compare(llm, params.prompt, params.samples, asked, f"{what} ({name})")
             spent[name] = llm.spent()
-    return JudgeAnswers(rows + learned.critiques(reward, pairs) if params.learned else rows, spent)
+    return JudgeAnswers(rows + learned.compare(reward, pairs) if params.learned else rows, spent)

@@ -1,4 +1,4 @@
-"""The learned critic: a reward model scores each text, no endpoint is asked."""
+"""Learned critic: a reward model scores each text; no endpoint is asked."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from quip.critics.critic_kinds import LEARNED
 from quip.critics.debiasing import sigmoid
 
 
-def critiques(folder: str | Path, pairs: Sequence[Comparison]) -> list[Critique]:
-    """The learned critic's critique of every pair: p_first = sigmoid(r(first) - r(second)), so that
-    the two orders are each other's complement."""
+def compare(folder: str | Path, pairs: Sequence[Comparison]) -> list[Critique]:
+    """Critiques in the order of `pairs`: p_first = sigmoid(r(first) - r(second)), so that the
+    answers in the two orders are complements. `folder` holds the reward model."""
     from quip.critics import reward_model
 
     texts = list(dict.fromkeys((p.literal, text) for p in pairs for text in (p.a, p.b)))

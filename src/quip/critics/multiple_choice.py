@@ -1,4 +1,4 @@
-"""Multiple-choice prompting (MCP): which of two texts is better, 1 or 2?"""
+"""Multiple-choice prompting (MCP): asks which of two texts is better, 1 or 2."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from quip.runtime.errors import DataError
 
 TOP_LOGPROBS = 20
 REASON_TOKENS = 80
-"""A reason of 20 words, a choice, and room."""
+"""Room for a reason of 20 words and a choice."""
 
 
-INSIST = "So which choice is better? Answer with its number alone: 1 or 2."
+CHOICE_ONLY = "So which choice is better? Answer with its number alone: 1 or 2."
 NUMBER = re.compile(r"(?<![\w.,])[-\u2212]?\d+(?:[.,]\d+)*\b")
-EMPTY = ("N/A", "[MASK]", "")
-"""Texts that say nothing (Zhao et al. 2021), to measure a critic's lean to one position."""
+CONTENT_FREE_TEXTS = ("N/A", "[MASK]", "")
+"""Texts without content (Zhao et al. 2021), which measure a critic's position bias."""
 
 
 def compare(
@@ -38,11 +38,11 @@ def compare(
     reason: bool = False,
     question: str = "overall",
 ) -> list[Critique]:
-    """Ask about every pair in both orders; answers in the order of `pairs`. With `reason` the
+    """Ask about every pair in both orders; critiques in the order of `pairs`. With `reason` an
     answer gives a short reason before its choice. `question` is what the prompt asks, in a word.
 
-    The two orders of a pair follow each other, so that an engine with a prompt cache reads the
-    literal once.
+    The two orders of a pair are asked one after the other, so that an engine with a prompt cache
+    reads the literal once.
     """
     messages = prompts.read(prompt)
     logprobs = llm.settings.logprobs
@@ -52,7 +52,7 @@ def compare(
         request
         for pair in asked
         for first, second in ((pair.a, pair.b), (pair.b, pair.a))
-        for request in questions(
+        for request in order_requests(
             messages,
             About(pair.literal, first=first, second=second, question=question),
             samples,
@@ -68,13 +68,13 @@ def compare(
 def ask_with_reasons(
     llm: LLM, requests: Iterable[Request], what: str
 ) -> Iterator[ModelReply | None]:
-    """Answers with a reason. One that ends without a choice (a small model's often do: cut off, or
-    content with its reason) is answered for the choice alone, once, its reason before its eyes."""
+    """Replies with a reason. A reply without a final choice (frequent with small models: cut off,
+    or only a reason) is followed once by a request for the choice alone, after its reason."""
     asked = list(requests)
     replies = list(llm.ask(asked, what, len(asked), REASONED))
-    again = {
+    choice_requests = {
         i: Request(
-            (*request.messages, ("assistant", reply.text.strip()), ("user", INSIST)),
+            (*request.messages, ("assistant", reply.text.strip()), ("user", CHOICE_ONLY)),
             max_tokens=1 if request.top_logprobs else 8,
             temperature=request.temperature,
             seed=request.seed,
@@ -85,8 +85,8 @@ def ask_with_reasons(
         for i, (request, reply) in enumerate(zip(asked, replies, strict=True))
         if reply is not None and final_choice(reply.text) is None
     }
-    choices = llm.ask(again.values(), f"{what}, the choice alone", len(again))
-    for i, choice in zip(again, choices, strict=True):
+    choices = llm.ask(choice_requests.values(), f"{what}, the choice alone", len(choice_requests))
+    for i, choice in zip(choice_requests, choices, strict=True):
         reply = replies[i]
         if choice is not None and reply is not None:
             replies[i] = choice.model_copy(update={"text": f"{reply.text}\n{choice.text}"})
@@ -98,14 +98,14 @@ def about_choice(about: About | None) -> About | None:
     return about and replace(about, question=f"{about.question}, the choice alone")
 
 
-def questions(
+def order_requests(
     messages: prompts.Messages,
     about: About,
     samples: int,
     logprobs: bool,
     reason: bool = False,
 ) -> list[Request]:
-    """The calls for one order: one that returns log-probabilities, or `samples` sampled ones."""
+    """The requests for one order: one with log-probabilities, or `samples` sampled ones."""
     filled = prompts.fill(messages, literal=about.literal, first=about.first, second=about.second)
     ask = partial(Request, filled, cut_off=True)
     if logprobs:
@@ -116,10 +116,10 @@ def questions(
 
 
 def measure_content_free(params: CriticParams) -> float:
-    """The critic's probability for the first of two texts that say nothing, the mean over `EMPTY`
-    (Zhao et al. 2021); one half for a critic that sees no positions.
+    """The critic's probability for the first of two content-free texts, the mean over
+    CONTENT_FREE_TEXTS (Zhao et al. 2021); one half for a critic that sees no positions.
 
-    Raises DataError when not one answer could be read.
+    Raises DataError when no answer could be read.
     """
     if params.kind not in ("mcp", "mcp_reason"):
         return 0.5
@@ -129,8 +129,8 @@ def measure_content_free(params: CriticParams) -> float:
         each = 1 if logprobs else params.samples
         asked = [
             request
-            for text in EMPTY
-            for request in questions(
+            for text in CONTENT_FREE_TEXTS
+            for request in order_requests(
                 messages,
                 About(text, first=text, second=text, question=params.question),
                 params.samples,
@@ -140,7 +140,9 @@ def measure_content_free(params: CriticParams) -> float:
         ]
         what = f"{critic_name(params)} on empty texts"
         replies = ask_with_reasons(llm, asked, what) if reason else llm.ask(asked, what, len(asked))
-        answers = [read_answer([next(replies) for _ in range(each)], reason) for _ in EMPTY]
+        answers = [
+            read_answer([next(replies) for _ in range(each)], reason) for _ in CONTENT_FREE_TEXTS
+        ]
     read_ones = [answer.p_first for answer in answers if answer.p_first is not None]
     if not read_ones:
         raise DataError(f"{critic_name(params)}: no answer on empty texts could be read.")
@@ -154,6 +156,7 @@ def read_critique(
     each: int,
     reason: bool = False,
 ) -> Critique:
+    """The critique of a pair from its next `2 * each` replies; two equal texts use none."""
     if pair.a == pair.b:
         forward = backward = Answer(p_first=0.5, source="identical")
     else:
@@ -163,23 +166,23 @@ def read_critique(
 
 
 def read_answer(replies: Sequence[ModelReply | None], reason: bool = False) -> Answer:
-    """One order's answer: from log-probabilities if there are any, else from the choices named.
-    After a `reason` only the choice that the answer ends with is one."""
-    known = [reply for reply in replies if reply is not None]
-    raw = " | ".join(reply.text for reply in known)[:200]
-    if len(known) == 1 and known[0].top_logprobs:
-        p = p_first_of_logprobs(known[0].top_logprobs)
+    """The answer for one order: from log-probabilities if there are any, else from the named
+    choices. With `reason` only the final choice of a reply counts."""
+    received = [reply for reply in replies if reply is not None]
+    raw = " | ".join(reply.text for reply in received)[:200]
+    if len(received) == 1 and received[0].top_logprobs:
+        p = p_first_of_logprobs(received[0].top_logprobs)
         return Answer(p_first=p, source="unread" if p is None else "logprobs", raw=raw)
     choice = final_choice if reason else parse_choice
-    p = p_first_of_choices([choice(reply.text) for reply in known])
+    p = p_first_of_choices([choice(reply.text) for reply in received])
     return Answer(p_first=p, source="unread" if p is None else "samples", raw=raw)
 
 
 def p_first_of_logprobs(top: Sequence[tuple[str, float]]) -> float | None:
     """P("1") / (P("1") + P("2")) over the alternatives at the answer's first token.
 
-    A choice outside the list counts as likely as its last entry (an upper bound, so the
-    preference is understated, never overstated). None when neither choice is in the list.
+    A choice outside the list gets the probability of the last entry, an upper bound, so that the
+    preference is never overstated. None when neither choice is in the list.
     """
     mass = {"1": 0.0, "2": 0.0}
     for token, logprob in top:
@@ -199,9 +202,9 @@ def parse_choice(text: str) -> str | None:
 
 
 def p_first_of_choices(choices: Sequence[str | None]) -> float | None:
-    """The share of answers that name the first choice, with Laplace's rule: (k + 1) / (n + 2).
+    """The share of answers that name the first choice, by Laplace's rule: (k + 1) / (n + 2).
 
-    Unreadable answers are left out; None when nothing could be read.
+    Unreadable answers are left out; None when no answer could be read.
     """
     read_ones = [choice for choice in choices if choice is not None]
     if not read_ones:

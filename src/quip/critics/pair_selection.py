@@ -1,8 +1,8 @@
-"""Which of an input's texts the critic compares.
+"""Pair selection: the texts of an input that the critic compares.
 
-Of all texts the `compare` most diverse ones are taken that are of similar length, and every two of
-them are compared (a round-robin; with two texts, one comparison). The paper compares the most
-diverse pair of similar length.
+The `compare` most diverse texts of similar length are chosen, and every two of them are compared (a
+round-robin; with two texts, one comparison). The paper compares the most diverse pair of similar
+length.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def ngrams(text: str, n: int) -> list[str]:
 
 
 def edit_distance(a: str, b: str, n: int) -> float:
-    """d(a, b), in [0, 1]; 0 for texts of equal words."""
+    """Normalised edit distance d(a, b) over n-grams of words, in [0, 1]; 0 for equal words."""
     return float(Levenshtein.normalized_distance(ngrams(a, n), ngrams(b, n)))
 
 
@@ -38,12 +38,12 @@ class CritiqueParams(Section):
     ngram: int = Field(ge=1)
     length_ratio: tuple[float, float]
     unproven: str | None
-    """The critic (`quip.critics.critic_kinds.critic_name`) to learn from although its audit reaches
-    chance."""
+    """Name (`critic_kinds.critic_name`) of a critic that may be learned from although its audit
+    reaches chance."""
 
 
 class CandidateCounts(BaseModel):
-    """What `critique` needs of the section `candidates`."""
+    """The keys of section `candidates` that the stage `critique` reads."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -51,11 +51,12 @@ class CandidateCounts(BaseModel):
     compare: int = Field(ge=2)
 
 
-def choose(
+def choose_comparisons(
     candidates: Iterable[Candidate], params: CritiqueParams, compare: int
 ) -> tuple[list[Comparison], Counter[str]]:
-    """The comparisons of each training input, and how many inputs (`all_alike`, `length_ratio`)
-    had none. Where fewer than `compare` texts are of similar length, those are compared."""
+    """The comparisons of all training inputs, and the number of inputs without any, by reason
+    (`all_alike`, `length_ratio`). If fewer than `compare` texts are of similar length, these are
+    compared."""
     by_input: dict[str, list[Candidate]] = {}
     for row in candidates:
         if row.split == "train" and row.text:
@@ -65,19 +66,19 @@ def choose(
         distinct = list({row.text: row for row in rows}.values())
         group = most_diverse(distinct, params, compare)
         if group:
-            pairs += [comparison(a, b) for a, b in combinations(group, 2)]
+            pairs += [candidate_comparison(a, b) for a, b in combinations(group, 2)]
         else:
             dropped["all_alike" if len(distinct) < 2 else "length_ratio"] += 1
     return pairs, dropped
 
 
 def most_diverse(rows: Sequence[Candidate], params: CritiqueParams, compare: int) -> Group:
-    """The largest group, up to `compare` texts, in which all are of similar length; of several
-    the one whose distances sum highest, the first of equals. () when no two are."""
+    """The largest group of up to `compare` texts of similar length; among several, the first with
+    the largest sum of distances. () when no two texts are of similar length."""
     for size in range(min(compare, len(rows)), 1, -1):
         groups = [g for g in combinations(rows, size) if similar_lengths(g, params)]
         if groups:
-            return max(groups, key=lambda group: spread(group, params.ngram))
+            return max(groups, key=lambda group: sum_of_distances(group, params.ngram))
     return ()
 
 
@@ -89,9 +90,9 @@ def similar_lengths(group: Group, params: CritiqueParams) -> bool:
     return low <= counts[0] / counts[-1] and counts[-1] / counts[0] <= high
 
 
-def spread(group: Group, ngram: int) -> float:
+def sum_of_distances(group: Group, ngram: int) -> float:
     return sum(edit_distance(a.text, b.text, ngram) for a, b in combinations(group, 2))
 
 
-def comparison(a: Candidate, b: Candidate) -> Comparison:
+def candidate_comparison(a: Candidate, b: Candidate) -> Comparison:
     return Comparison(a.input, a.split, a.literal, str(a.sample), str(b.sample), a.text, b.text)

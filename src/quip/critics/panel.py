@@ -1,15 +1,15 @@
-"""The panel: several critics as one, combined by a logistic regression.
+"""Panel critic: several critics combined by logistic regression.
 
 A signal is a critic in the short form of `quip.critics.critic_kinds.parse` (another question,
-prompt or endpoint) or `words`, the difference in length. Of a comparison it gives one number x(a,
-b) = -x(b, a): the log-odds of the critic's preference, both orders averaged, or words(a) -
-words(b). Then
+prompt or endpoint) or `words`, the difference in length. For each comparison it gives one number
+x(a, b) = -x(b, a): the log-odds of the critic's preference, averaged over both orders, or words(a)
+- words(b). Then
 
     p(a) = sigmoid(sum of weight * x(a, b)),
 
 without intercept, so that a text against itself is one half and swapping the texts gives one minus
 p. The weights are fitted on the tuning half of the gold pairs (ridge, C = 1, features standardised
-by their spread), and fitted again wherever they are needed: the replies are in the call store. The
+by their spread). They are not stored: every use fits them again from replies in the call store. The
 audit reports the other half.
 """
 
@@ -35,35 +35,38 @@ Spent = dict[str, float | str]
 
 
 def ask(params: CriticParams, pairs: Sequence[Comparison], what: str) -> Answers:
-    """The panel's word on every pair, after a fit on the tuning half of the gold pairs."""
+    """Fit the panel on the tuning half of the gold pairs and ask it about `pairs`. Raises DataError
+    when there is no tuning pair."""
     gold = gold_half(read_rows(GOLD, GoldPair), "tune", params.panel.per_kind)
     if not gold:
-        raise DataError("no gold pair is marked 'tune': the panel has nothing to be fitted on.")
-    lessons = comparison.gold_comparisons(gold)
-    known, learning = signals(params, lessons, f"{what} (panel, to be fitted)")
-    weights = regression(known[~np.isnan(known).any(axis=1)])
-    found, asking = signals(params, pairs, what)
-    rows = [panel_critique(pair, x @ weights) for pair, x in zip(pairs, found, strict=True)]
-    return Answers(rows, merge_ledgers([learning, asking]))
+        raise DataError(f"{GOLD}: no gold pair has half 'tune', so the panel cannot be fitted.")
+    tuning_pairs = comparison.gold_comparisons(gold)
+    tuning_features, tuning_spent = signal_matrix(
+        params, tuning_pairs, f"{what} (panel, to be fitted)"
+    )
+    weights = regression(tuning_features[~np.isnan(tuning_features).any(axis=1)])
+    features, asking_spent = signal_matrix(params, pairs, what)
+    rows = [panel_critique(pair, x @ weights) for pair, x in zip(pairs, features, strict=True)]
+    return Answers(rows, merge_ledgers([tuning_spent, asking_spent]))
 
 
-def signals(
+def signal_matrix(
     params: CriticParams, pairs: Sequence[Comparison], what: str
 ) -> tuple[np.ndarray, Spent]:
-    """One row a pair, one column a signal, NaN where no answer could be read; and the ledger."""
+    """(pairs, signals) features, NaN where no answer could be read; and the ledger of the calls."""
     columns, spent = [], []
     for spec in params.panel.signals:
         if spec == WORDS:
             columns.append([float(len(p.a.split()) - len(p.b.split())) for p in pairs])
             continue
-        answers = prompted.ask(member(spec, params), pairs, f"{what}, {spec}")
+        answers = prompted.ask(panel_member(spec, params), pairs, f"{what}, {spec}")
         columns.append([log_odds(row) for row in answers.rows])
         spent.append(answers.spent)
     return np.array(columns).T, merge_ledgers(spent)
 
 
-def member(spec: str, params: CriticParams) -> CriticParams:
-    """A critic of the panel. Raises ParamsError for one that cannot be fitted honestly."""
+def panel_member(spec: str, params: CriticParams) -> CriticParams:
+    """The critic of a signal. Raises ParamsError for a learned critic or a panel."""
     one = critic_kinds.parse(spec, params)
     if one.kind in (LEARNED, PANEL):
         raise ParamsError(
@@ -79,8 +82,9 @@ def log_odds(row: Critique) -> float:
 
 
 def regression(features: np.ndarray) -> np.ndarray:
-    """Weights of a logistic regression without intercept (ridge, C = 1); `features` (n, k) are
-    those of better minus worse. Each pair enters both ways round, so the fit is symmetric."""
+    """Weights (k,) of a logistic regression without intercept (ridge, C = 1); `features` (n, k) are
+    those of the better text minus those of the worse. Each pair enters in both directions, so the
+    fit is symmetric."""
     from sklearn.linear_model import LogisticRegression
 
     spread = features.std(axis=0)
@@ -92,7 +96,7 @@ def regression(features: np.ndarray) -> np.ndarray:
 
 
 def panel_critique(pair: Comparison, x: float) -> Critique:
-    """The panel's critique; its source is `learned`: a fitted probability without position."""
+    """The panel's critique. Its source is `learned`: a fitted probability without position bias."""
     if pair.a == pair.b:
         forward = backward = Answer(p_first=0.5, source="identical")
     elif np.isnan(x):
@@ -110,7 +114,7 @@ def gold_half(pairs: Sequence[GoldPair], half: str, per_kind: int | None) -> lis
 
 
 def merge_ledgers(ledgers: Sequence[Spent]) -> Spent:
-    """Several ledgers as one; the models' names joined."""
+    """The sum of several ledgers, with the names of their models joined."""
     counts = Counter[str]()
     for ledger in ledgers:
         counts.update({key: value for key, value in ledger.items() if not isinstance(value, str)})

@@ -1,4 +1,4 @@
-"""Critics that ask an endpoint: multiple choice and cloze."""
+"""Prompted critics: ask an endpoint by multiple choice or cloze."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from quip.llm.connection import LLM
 
 
 def ask(params: CriticParams, pairs: Sequence[Comparison], what: str) -> Answers:
-    """The critic `params` on `pairs`, over a connection of its own."""
+    """Ask the critic `params` about `pairs` over a new connection."""
     with connection.connect(params.endpoint) as llm:
         return Answers(compare_with(llm, params, pairs, what), llm.spent())
 
@@ -21,7 +21,7 @@ def ask(params: CriticParams, pairs: Sequence[Comparison], what: str) -> Answers
 def compare_with(
     llm: LLM, params: CriticParams, pairs: Sequence[Comparison], what: str
 ) -> list[Critique]:
-    """`llm` asked about `pairs` in the manner of `params`; critiques under the critic's name."""
+    """Ask `llm` about `pairs` as the critic `params`; critiques carry the critic's name."""
     prompt = prompt_name(params)
     if params.kind == "cloze":
         rows = cloze.compare(llm, prompt, params.calibrated, pairs, what)

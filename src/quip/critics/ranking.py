@@ -1,9 +1,8 @@
-"""From the critic's comparisons of an input's texts to their ranking, and to one training pair.
+"""Ranking: the texts of an input ranked by the critic's comparisons, and one training pair.
 
-Pure. A text's score is the mean, over its readable comparisons, of the calibrated preference for
-it (`quip.critics.debiasing.calibrated_preference`). With two texts that is the preference itself.
-A comparison of which the critic says the same whichever text comes first is undecided, by whatever
-method of debiasing.
+Pure. The score of a text is the mean, over its readable comparisons, of the calibrated preference
+for it (`quip.critics.debiasing.calibrated_preference`). With two texts that is the preference
+itself. A comparison with equal answers in both orders is undecided under every debiasing method.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ from quip.critics.debiasing import ROUNDING, Debias, calibrated_preference
 def decide(
     critiques: Iterable[Critique], debias: Debias, min_confidence: float
 ) -> tuple[list[Preference], list[Ranking], Counter[str]]:
-    """Pairs and rankings, the surest pair first, and what was left out.
+    """Training pairs and rankings, the most confident first, and counts of dropped inputs.
 
-    The pair of an input is its best text against its worst, with the critic's preference between
-    these two. Where that was not readable (`unparsed`) or is below `min_confidence` (`unsure`),
-    the input gives neither pair nor ranking.
+    The pair of an input is its best and its worst text, with the critic's preference between the
+    two. An input whose preference could not be read (`unparsed`) or is below `min_confidence`
+    (`unsure`) gives neither pair nor ranking.
     """
     by_input: dict[str, list[Critique]] = {}
     for critique in critiques:
@@ -47,8 +46,8 @@ def decide(
 
 
 def rank(critiques: Sequence[Critique], debias: Debias) -> Ranking | None:
-    """The texts of one input, best first; equal scores in the order in which they were compared.
-    None when fewer than two texts have a readable comparison."""
+    """The texts of one input, best first; equal scores in the order of the comparisons. None when
+    no comparison could be read."""
     votes: dict[str, list[float]] = {}
     for critique in critiques:
         value = preference_for_a(critique, debias)
@@ -69,8 +68,8 @@ def rank(critiques: Sequence[Critique], debias: Debias) -> Ranking | None:
 
 
 def preference_for_a(critique: Critique, debias: Debias) -> float | None:
-    """The calibrated preference for text `a`; one half from a critic that names a position and no
-    text: equal answers in both orders, which averaging cancels and a single order would believe."""
+    """The calibrated preference for text `a`; one half when the answers in both orders are equal.
+    Such a critic names a position, not a text; averaging cancels that, a single order does not."""
     first = critique.forward.p_first
     if first is not None and first == critique.backward.p_first:
         return 0.5
@@ -78,7 +77,7 @@ def preference_for_a(critique: Critique, debias: Debias) -> float | None:
 
 
 def ranks(scores: Sequence[float]) -> list[int]:
-    """0 for the best; a score equal to the one before shares its rank."""
+    """Ranks of descending scores, from 0; equal scores share a rank."""
     found = [0]
     for before, score in pairwise(scores):
         found.append(found[-1] + (before - score > ROUNDING))
@@ -88,7 +87,7 @@ def ranks(scores: Sequence[float]) -> list[int]:
 def preference_between(
     best: str, worst: str, critiques: Iterable[Critique], debias: Debias
 ) -> float | None:
-    """The calibrated preference for `best` over `worst`, as these two were compared."""
+    """The calibrated preference for `best` over `worst` in their comparison; None without one."""
     for critique in critiques:
         if {critique.a, critique.b} == {best, worst}:
             value = preference_for_a(critique, debias)

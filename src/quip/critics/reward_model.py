@@ -1,9 +1,9 @@
-"""The learned critic: a reward model over (literal, text), grown from pairs people graded.
+"""Reward model of the learned critic: one score for (literal, text), trained on graded pairs.
 
 An encoder (by default all-MiniLM-L6-v2, 22 million parameters) reads the literal and the text
 together; a linear head on the mean of its token vectors gives one number, the reward. It has no
-position bias by construction and costs no call; whether it can be trusted is for the stage `audit`
-to say. How one is grown is in `quip.training.reward`.
+position bias by construction and costs no call; the stage `audit` measures its agreement.
+`quip.training.reward` trains it.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ MAX_TOKENS = 96
 
 
 class RewardModel(nn.Module):
-    """Encoder and head; `forward` takes (literal, text) pairs and returns their rewards, (batch,).
+    """Encoder and linear head; `forward` maps (literal, text) pairs to rewards, (batch,).
 
-    The head starts at zero, so that an untrained model prefers nothing.
+    The head starts at zero, so that an untrained model prefers no text.
     """
 
     def __init__(self, folder: Path | str) -> None:
@@ -77,10 +77,10 @@ def save(model: RewardModel, folder: str | Path) -> None:
 
 
 def load(folder: str | Path) -> RewardModel:
-    """Read what `save` wrote. Raises DataError when there is no learned critic in `folder`."""
+    """Load a model that `save` wrote. Raises DataError when `folder` holds none."""
     folder = Path(folder)
     if not (folder / HEAD).is_file():
-        raise DataError(f"{folder}: no learned critic here. Run `dvc repro reward` to grow it.")
+        raise DataError(f"{folder}: no learned critic here. Run `dvc repro reward` to train it.")
     model = RewardModel(folder)
     model.head.load_state_dict(load_file(folder / HEAD))
     return model.eval()

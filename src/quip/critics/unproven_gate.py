@@ -1,4 +1,4 @@
-"""The gate that refuses to learn from a critic that is not shown to be better than chance."""
+"""Unproven gate: refuses to learn from a critic that is not shown to be better than chance."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from quip.runtime.errors import DataError
 CHANCE = 0.5
 
 
-def check_proven(audit: Mapping[str, Any], name: str, allowed: str | None) -> None:
-    """Refuse to learn from a critic whose agreement with the gold pairs reaches down to chance.
+def refuse_unproven(audit: Mapping[str, Any], name: str, allowed: str | None) -> None:
+    """Refuse to learn from a critic whose interval of agreement with the gold pairs reaches chance.
 
     `audit` is the content of critic.json, `name` the critic's
-    (`quip.critics.critic_kinds.critic_name`), `allowed` the one that is let through all the same.
-    Raises DataError.
+    (`quip.critics.critic_kinds.critic_name`), `allowed` the name of a critic that passes anyway.
+    Raises DataError with the remedies.
     """
     low, high = audit["ci95"]
     if low > CHANCE or allowed == name:
@@ -29,13 +29,13 @@ def check_proven(audit: Mapping[str, Any], name: str, allowed: str | None) -> No
 
 
 def most_trusted_judge(audit: Mapping[str, Any], judges: Sequence[str]) -> str:
-    """The judge whose word counts where one must: the one that agrees best with the gold pairs.
+    """The judge that agrees best with the gold pairs, for uses that need a single judge.
 
-    `audit` is the content of critic.json: the critic's figures at the top, those of the other
-    judges by name. A judge that was not audited counts as a coin; of equals the first counts.
+    `audit` is the content of critic.json: the critic's figures at the top level, those of the other
+    judges by name. A judge that was not audited counts as chance; among equals the first wins.
     """
     critic = audit.get("critic", {})
     name = {"learned": "learned", "mcp": critic.get("endpoint")}.get(critic.get("kind"))
-    known = {name: audit.get("agreement", 0.5)}
-    known |= {judge: found["agreement"] for judge, found in audit.get("judges", {}).items()}
-    return max(judges, key=lambda judge: known.get(judge, 0.5))
+    agreements = {name: audit.get("agreement", 0.5)}
+    agreements |= {judge: found["agreement"] for judge, found in audit.get("judges", {}).items()}
+    return max(judges, key=lambda judge: agreements.get(judge, 0.5))

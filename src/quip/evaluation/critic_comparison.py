@@ -18,7 +18,7 @@ from quip.core.params import load
 from quip.core.records import Critique, GoldPair
 from quip.critics.comparison import gold_comparisons
 from quip.critics.critic import ask
-from quip.critics.critic_kinds import ASKED, PANEL, CriticParams, parse, short_form
+from quip.critics.critic_kinds import ENDPOINT_KINDS, PANEL, CriticParams, parse, short_form
 from quip.critics.debiasing import Debias, Method, debiased_preference, logit
 from quip.critics.multiple_choice import measure_content_free
 from quip.critics.panel import GOLD, WORDS, gold_half, regression
@@ -79,7 +79,7 @@ def compare_critics(
                     short_form(critic), label, found, share * call_count, share * tokens / asked
                 )
             )
-        if length and critic.kind in ASKED:
+        if length and critic.kind in ENDPOINT_KINDS:
             tuning_pairs = gold_comparisons(gold_half(gold, "tune", per_kind))
             debias = fit_debias(
                 ask(critic, REWARD, tuning_pairs, f"{name}, to be fitted").rows, "log_odds"
@@ -87,7 +87,7 @@ def compare_critics(
             found = audit_summary(pairs, answers.rows, debias, RESAMPLES, SEED)
             each = tokens / len(pairs)
             rows.append(CriticRow(short_form(critic), "log_odds, length", found, call_count, each))
-        if half == "tune" and critic.kind in ASKED:
+        if half == "tune" and critic.kind in ENDPOINT_KINDS:
             fits[short_form(critic)] = fit_debias(answers.rows, method, content_free)
     return rows, fits
 

@@ -27,7 +27,7 @@ from quip.core.records import Critique, GoldPair
 from quip.critics.comparison import gold_comparisons
 from quip.critics.critic import ask
 from quip.critics.critic_kinds import (
-    ASKED,
+    ENDPOINT_KINDS,
     LEARNED,
     CriticParams,
     critic_name,
@@ -116,7 +116,9 @@ def audit(args: Namespace) -> None:
 
 def label(critic: CriticParams) -> str:
     """The short form with the endpoint: a further critic is never called as a judge is."""
-    return f"{short_form(critic)}@{critic.endpoint}" if critic.kind in ASKED else critic.kind
+    return (
+        f"{short_form(critic)}@{critic.endpoint}" if critic.kind in ENDPOINT_KINDS else critic.kind
+    )
 
 
 class Audited(NamedTuple):
@@ -152,7 +154,7 @@ def critics_to_audit(critic: CriticParams, judge: JudgeParams) -> list[CriticPar
 
 def call_signature(critic: CriticParams) -> tuple[str, str, str, int]:
     """What decides the calls of a critic that asks one endpoint."""
-    prompt = prompt_name(critic) if critic.kind in ASKED else ""
+    prompt = prompt_name(critic) if critic.kind in ENDPOINT_KINDS else ""
     return critic.kind, critic.endpoint, prompt, critic.samples
 
 

@@ -21,8 +21,8 @@ from quip.core.params import load
 from quip.core.records import Candidate
 from quip.critics.critic import ask
 from quip.critics.critic_kinds import CriticParams, critic_name
-from quip.critics.pair_selection import CandidateCounts, CritiqueParams, choose
-from quip.critics.unproven_gate import check_proven
+from quip.critics.pair_selection import CandidateCounts, CritiqueParams, choose_comparisons
+from quip.critics.unproven_gate import refuse_unproven
 from quip.llm.call_outputs import record_calls
 from quip.runtime import stage
 from quip.runtime.errors import DataError, ParamsError
@@ -36,13 +36,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     params, critic = load("critique", Params), load("critic", CriticParams)
     drawn = load("candidates", CandidateCounts)
-    check_proven(read_json(args.audit), critic_name(critic), params.unproven)
+    refuse_unproven(read_json(args.audit), critic_name(critic), params.unproven)
     if drawn.compare > drawn.k:
         raise ParamsError(
             f"params.yaml: key 'candidates.compare' is {drawn.compare}, more than the "
             f"{drawn.k} samples of an input. Lower it, or raise candidates.k."
         )
-    pairs, dropped = choose(read_rows(args.candidates, Candidate), params, drawn.compare)
+    pairs, dropped = choose_comparisons(
+        read_rows(args.candidates, Candidate), params, drawn.compare
+    )
     if not pairs:
         raise DataError(
             f"critique: no pair of candidates is left ({dict(dropped)}). Raise candidates.k or "

@@ -22,9 +22,9 @@ from quip.core.records import Candidate, TrainingPair
 from quip.critics.critic import ask
 from quip.critics.critic_kinds import CriticParams, critic_name
 from quip.critics.debiasing import Debias
-from quip.critics.pair_selection import CritiqueParams, choose
+from quip.critics.pair_selection import CritiqueParams, choose_comparisons
 from quip.critics.ranking import decide
-from quip.critics.unproven_gate import check_proven
+from quip.critics.unproven_gate import refuse_unproven
 from quip.llm.call_outputs import record_calls
 from quip.runtime import stage
 from quip.runtime.errors import DataError
@@ -41,10 +41,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         return write_json(args.metrics, {"rankings": 0})
     params, critic = load("critique", CritiqueParams), load("critic", CriticParams)
     debias = load("debias", Debias)
-    check_proven(read_json(args.audit), critic_name(critic), params.unproven)
+    refuse_unproven(read_json(args.audit), critic_name(critic), params.unproven)
     texts = as_candidates(read_rows(args.pairs, TrainingPair))
     most = max(Counter(row.input for row in texts).values())
-    pairs, dropped = choose(texts, params, most)
+    pairs, dropped = choose_comparisons(texts, params, most)
     with record_calls(args.calls):
         critiques, spent = ask(critic, args.reward, pairs, "rank")
     _, rankings, undecided = decide(critiques, debias, 0.5)

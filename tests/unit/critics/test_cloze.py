@@ -1,4 +1,4 @@
-"""The cloze critic: likelihoods echoed or forced, what is refused, and the arithmetic of two."""
+"""The cloze critic: likelihoods by echo or by forced tokens, refusals, and the preference."""
 
 from __future__ import annotations
 
@@ -55,7 +55,9 @@ def ask(
         return cloze.compare(model, prompt, calibrated, PAIRS, "test")
 
 
-def test_the_likelier_text_per_token_is_preferred(server: ChatServer, project: Project) -> None:
+def test_the_text_with_the_higher_likelihood_per_token_is_preferred(
+    server: ChatServer, project: Project
+) -> None:
     """`oh no no` has three tokens of -1, `ha ha` two of -2: length plays no part."""
     server.answer = echoed(lambda _, token: -2.0 if "ha" in token else -1.0)
     row, same = ask(server, project)
@@ -75,7 +77,7 @@ def test_tokens_of_the_template_and_new_ones_do_not_count(
     assert ask(server, project)[0].forward.p_first == pytest.approx(0.5)
 
 
-def test_calibrated_the_likelihood_of_the_text_alone_is_taken_off(
+def test_the_calibrated_critic_subtracts_the_likelihood_of_the_text_alone(
     server: ChatServer, project: Project
 ) -> None:
     def value(prompt: str, token: str) -> float:

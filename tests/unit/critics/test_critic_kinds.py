@@ -1,4 +1,4 @@
-"""The kinds of critics: named in a word, read back from it, and asked the prompt that is theirs."""
+"""Critic kinds: short forms, names and prompts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quip.critics.critic_kinds import (
-    ASKED,
+    ENDPOINT_KINDS,
     QUESTIONS,
     CriticParams,
     critic_name,
@@ -22,7 +22,7 @@ BASE = CriticParams(kind="learned", endpoint="small", samples=3)
 
 critics = st.builds(
     CriticParams,
-    kind=st.sampled_from(ASKED),
+    kind=st.sampled_from(ENDPOINT_KINDS),
     endpoint=st.just("small"),
     question=st.sampled_from(QUESTIONS),
     prompt=st.sampled_from([None, "critic_witty"]),
@@ -44,7 +44,7 @@ def test_the_whole_form() -> None:
 
 
 @pytest.mark.parametrize("spec", ["mpc", "mcp:funny", "", "mcp:humor:humor", "mcp/a b"])
-def test_what_names_no_critic_is_refused_with_the_form(spec: str) -> None:
+def test_a_bad_short_form_is_refused_with_the_right_form(spec: str) -> None:
     with pytest.raises(ParamsError, match=r"names no critic. Form: KIND\[:QUESTION\]"):
         parse(spec, BASE)
 
@@ -71,7 +71,7 @@ def test_only_the_overall_multiple_choice_goes_by_its_endpoint(spec: str, name: 
     assert critic_name(parse(spec, BASE)) == name
 
 
-@pytest.mark.parametrize("kind", ASKED)
+@pytest.mark.parametrize("kind", ENDPOINT_KINDS)
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_every_kind_has_a_prompt_for_every_question(kind: str, question: str) -> None:
     critic = parse(f"{kind}:{question}", BASE)

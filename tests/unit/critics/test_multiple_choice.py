@@ -1,4 +1,4 @@
-"""The critic: reading its answers, and asking in both orders."""
+"""Multiple choice: reading the answers, and asking in both orders."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_choice_outside_the_list_counts_as_its_last_entry(named: str, p: float
     assert p_first_of_logprobs(top) == pytest.approx(p)
 
 
-def test_a_choice_alone_in_the_list_is_only_as_sure_as_one_half() -> None:
+def test_a_choice_alone_in_the_list_gets_one_half() -> None:
     assert p_first_of_logprobs([("2", -0.01)]) == pytest.approx(0.5)
 
 
@@ -157,7 +157,7 @@ def test_sampled_answers_become_a_share_and_unread_ones_are_left_out(
 # ---- one order's answer
 
 
-def test_log_probabilities_go_before_the_text() -> None:
+def test_log_probabilities_take_precedence_over_the_text() -> None:
     top = {"1": math.log(0.2), "2": math.log(0.8)}
     answer = read_answer([reply("1", top)])
     assert (answer.source, answer.raw) == ("logprobs", "1")
@@ -228,7 +228,7 @@ def test_identical_texts_are_a_tie_and_are_not_asked_about(
 
 
 @pytest.mark.usefixtures("critic_prompt")
-def test_the_critic_s_lean_to_the_first_position_cancels(
+def test_the_critic_s_bias_for_the_first_position_cancels(
     server: ChatServer, project: Project
 ) -> None:
     server.answer = likes(lambda text: 2.0 * (text == "joke"), lean=3.0)
@@ -263,7 +263,7 @@ def test_an_endpoint_without_them_is_asked_samples_times_an_order(
 
 
 @pytest.mark.usefixtures("critic_prompt")
-def test_an_answer_that_cannot_be_read_stays_one(server: ChatServer, project: Project) -> None:
+def test_an_unreadable_answer_stays_in_the_critiques(server: ChatServer, project: Project) -> None:
     server.answer = lambda body: chat("I", {"I": -0.1, "We": -2.0})
     row = ask(server, project)[0]
     assert row.forward == row.backward == Answer(p_first=None, source="unread", raw="I")

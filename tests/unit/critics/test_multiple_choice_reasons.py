@@ -15,7 +15,7 @@ from fake_endpoint import CRITIC_PROMPT, Body, ChatServer, shown
 from quip.core.records import Answer, Critique
 from quip.critics.comparison import Comparison
 from quip.critics.critic_kinds import CriticParams
-from quip.critics.multiple_choice import INSIST, compare, measure_content_free
+from quip.critics.multiple_choice import CHOICE_ONLY, compare, measure_content_free
 from quip.critics.prompted import compare_with
 from quip.llm import connection
 from quip.llm.requests.chat import Request
@@ -79,7 +79,7 @@ ENDS = {
 
 
 @pytest.mark.parametrize(("text", "choice"), ENDS.items())
-def test_the_choice_is_what_an_answer_ends_with(text: str, choice: str | None) -> None:
+def test_the_choice_is_the_last_one_of_an_answer(text: str, choice: str | None) -> None:
     assert final_choice(text) == choice
 
 
@@ -157,7 +157,7 @@ def test_a_reason_without_a_choice_is_asked_for_the_choice_alone(
     """What it chooses then is the answer; one that has chosen is not asked again."""
 
     def forgetful(body: Body) -> tuple[int, bytes]:
-        if body["messages"][-1]["content"] == INSIST:
+        if body["messages"][-1]["content"] == CHOICE_ONLY:
             return 200, reasoned(("2", {"2": math.log(0.7), "1": math.log(0.3)}))
         first = shown(body)[1]
         return (200, reasoned(*REASON)) if first == "joke" else funny(body)
@@ -168,7 +168,7 @@ def test_a_reason_without_a_choice_is_asked_for_the_choice_alone(
     assert row.forward.p_first == pytest.approx(0.3 if logprobs else 0.2)
     assert row.backward.p_first == pytest.approx(1 / 3 if logprobs else 0.2)
     assert (row.forward.raw or "").startswith("Choice 2 is flat.")
-    again = [body for body in server.asked if body["messages"][-1]["content"] == INSIST]
+    again = [body for body in server.asked if body["messages"][-1]["content"] == CHOICE_ONLY]
     assert len(again) == (1 if logprobs else 3)
     assert again[0]["messages"][-2] == {"role": "assistant", "content": "Choice 2 is flat."}
     assert again[0]["max_tokens"] == (1 if logprobs else 8)
@@ -182,7 +182,7 @@ def test_a_reason_without_a_choice_is_unread(
     assert ask().forward.source == "unread"
 
 
-def test_one_store_keeps_both_ways_apart(
+def test_one_store_keeps_answers_with_and_without_reasons_apart(
     server: ChatServer, reason_project: Callable[[bool], None]
 ) -> None:
     """The same prompt asked for a number alone and for a reason first is two questions."""
@@ -199,7 +199,7 @@ def test_one_store_keeps_both_ways_apart(
 # ---- the lean on empty texts
 
 
-def test_the_lean_is_the_mean_over_texts_that_say_nothing(
+def test_the_content_free_probability_is_the_mean_over_content_free_texts(
     server: ChatServer, reason_project: Callable[[bool], None]
 ) -> None:
     server.answer = funny
@@ -208,11 +208,13 @@ def test_the_lean_is_the_mean_over_texts_that_say_nothing(
     assert [shown(body)[1] for body in server.asked] == ["N/A", "[MASK]", ""]
 
 
-def test_a_critic_without_positions_has_no_lean(reason_project: Callable[[bool], None]) -> None:
+def test_a_critic_without_positions_has_content_free_probability_one_half(
+    reason_project: Callable[[bool], None],
+) -> None:
     assert measure_content_free(CRITIC.model_copy(update={"kind": "cloze"})) == 0.5
 
 
-def test_a_lean_that_cannot_be_read_is_said_so(
+def test_unreadable_content_free_answers_are_an_error(
     server: ChatServer, reason_project: Callable[[bool], None]
 ) -> None:
     server.answer = lambda body: (200, reasoned(*REASON))

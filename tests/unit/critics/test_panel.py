@@ -1,4 +1,4 @@
-"""The panel: signals into one critic, fitted on the tuning half of the gold pairs."""
+"""The panel: one critic from several signals, fitted on the tuning half of the gold pairs."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_every_signal_is_asked_about_the_tuning_half_and_nothing_twice(
 
 
 @pytest.mark.usefixtures("panel_prompt")
-def test_a_pair_of_which_a_signal_could_not_be_read_is_no_vote(
+def test_a_pair_with_an_unreadable_signal_is_unread(
     server: ChatServer, scripted_project: Project
 ) -> None:
     good = likes(lambda text: 2.0 * ("funny" in text))
@@ -92,7 +92,7 @@ def test_a_pair_of_which_a_signal_could_not_be_read_is_no_vote(
 
 
 @pytest.mark.parametrize("spec", ["learned", "panel"])
-def test_what_was_trained_on_the_same_pairs_is_no_signal(
+def test_a_critic_trained_on_the_same_pairs_is_refused_as_a_signal(
     spec: str, scripted_project: Project
 ) -> None:
     with pytest.raises(ParamsError, match=f"'{spec}' cannot be a signal"):
@@ -102,7 +102,7 @@ def test_what_was_trained_on_the_same_pairs_is_no_signal(
 def test_without_tuning_pairs_there_is_nothing_to_fit(scripted_project: Project) -> None:
     folder = scripted_project()
     write_rows(folder / "data/raw/gold.jsonl", [p for p in gold() if p.half == "held_out"])
-    with pytest.raises(DataError, match="nothing to be fitted on"):
+    with pytest.raises(DataError, match="so the panel cannot be fitted"):
         critic.ask(panel("words"), "reward", PAIRS, "test")
 
 

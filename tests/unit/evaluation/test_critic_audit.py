@@ -13,7 +13,7 @@ from fake_endpoint import ChatServer, chat, likes, shown
 from quip.core.jsonl import read_rows, write_json, write_rows
 from quip.core.records import Answer, Critique, GoldPair
 from quip.critics.debiasing import Debias
-from quip.critics.unproven_gate import check_proven, most_trusted_judge
+from quip.critics.unproven_gate import most_trusted_judge, refuse_unproven
 from quip.evaluation.critic_audit import CONTENT, HUMOR, agreement, audit_summary
 from quip.evaluation.metrics.bootstrap import rounded_interval
 from quip.llm.requests import prompts
@@ -298,11 +298,11 @@ def test_a_further_critic_gets_its_own_content_free_probability(
 def test_the_gate_holds_for_every_kind_and_opens_by_name(name: str) -> None:
     chance = {"agreement": 0.55, "ci95": [0.5, 0.6]}
     with pytest.raises(DataError, match=f"'{name}' is not shown .* critique.unproven to {name} "):
-        check_proven(chance, name, None)
+        refuse_unproven(chance, name, None)
     with pytest.raises(DataError):
-        check_proven(chance, name, "another")
-    check_proven(chance, name, name)
-    check_proven({**chance, "ci95": [0.501, 0.6]}, name, None)
+        refuse_unproven(chance, name, "another")
+    refuse_unproven(chance, name, name)
+    refuse_unproven({**chance, "ci95": [0.501, 0.6]}, name, None)
 
 
 # ---- whom to believe

@@ -28,7 +28,7 @@ from quip.training.trl_trainers import PackedDpoTrainer, PackedSftTrainer
 from tiny_models import byte_bpe
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "bench"))
-from flops import operations
+from flops import count_operations
 
 GOLD = Path(__file__).parents[3] / "data" / "raw" / "gold.jsonl"
 BATCH = 8
@@ -215,7 +215,7 @@ def test_sft_has_trl_s_loss_curve_and_figures(proportioned: Any, tmp_path: Path)
 
 def whole(make: Callable[[], Any]) -> int:
     """Operations of making the trainer (with the reference's pass) and of its training."""
-    return operations(lambda: make().train())
+    return count_operations(lambda: make().train())
 
 
 def test_dpo_takes_1_6_times_fewer_operations_than_trl(proportioned: Any, tmp_path: Path) -> None:
@@ -245,13 +245,13 @@ def test_an_encoder_decoder_reads_a_literal_once_for_all_its_candidates(tiny_bar
 
     def passed(batch: Texts) -> int:
         with torch.no_grad():
-            return operations(lambda: forward(one, batch, 128))
+            return count_operations(lambda: forward(one, batch, 128))
 
     shared = passed(Texts(literals, rows, texts))
     repeated = passed(Texts([literals[i] for i in rows], range(len(rows)), texts))
     ids = pad_rows([one.tokenizer(text)["input_ids"] for text in literals], 1)
     with torch.no_grad():
-        encoder = operations(lambda: one.model.get_encoder()(input_ids=ids))
+        encoder = count_operations(lambda: one.model.get_encoder()(input_ids=ids))
     assert encoder > 0
     assert repeated - shared == (k - 1) * encoder
 
