@@ -1,4 +1,4 @@
-"""align and rank: what they refuse, what they leave alone, what BRIO is taught."""
+"""align and rank: refused settings, unwanted arms, and the training data of BRIO."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_a_skipped_arm_reads_nothing_and_says_how_to_train_it(project: Project) 
     assert json.loads(Path("a.json").read_text())["run_id"] is None
 
 
-def test_a_student_that_is_not_there_is_one_clear_line(project: Project, checkout: Path) -> None:
+def test_a_missing_student_is_one_clear_line(project: Project, checkout: Path) -> None:
     project()
     write_rows("p.jsonl", [pair(0)])
     row = Preference(input="i1", literal="x", chosen="b", rejected="c", confidence=0.9)
@@ -215,13 +215,15 @@ def test_the_teacher_s_texts_are_ranked_by_every_two_of_them(
     assert metrics["dropped"] == {"all_alike": 1}
 
 
-def test_nobody_is_asked_unless_brio_dpo_is_wanted(teacher_texts: None, server: ChatServer) -> None:
+def test_rank_makes_no_call_unless_brio_dpo_is_wanted(
+    teacher_texts: None, server: ChatServer
+) -> None:
     assert ranked(False) == {"rankings": 0}
     assert server.asked == []
     assert Path("rankings.jsonl").read_text() == ""
 
 
-def test_no_ranking_left_says_what_to_change(teacher_texts: None) -> None:
+def test_no_ranking_left_names_the_remedy(teacher_texts: None) -> None:
     write_rows("pairs.jsonl", [pair(0), pair(0, literal=2)])
     with pytest.raises(DataError, match=r"rank: no ranking.*'all_alike': 2.*Raise teacher.n"):
         ranked()

@@ -1,4 +1,4 @@
-"""critique: which two candidates of an input are compared, and what the critic said of them."""
+"""critique: choice of the candidates to compare, and the answers kept."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_three_texts_are_compared_each_with_each() -> None:
     assert dropped == {}
 
 
-def test_of_a_group_every_two_texts_are_of_like_length() -> None:
+def test_every_two_texts_of_a_group_have_similar_lengths() -> None:
     """8 words are near 9 and 9 near 11, but 8 not 11: of the three only two are compared."""
     eight, nine, eleven = ("a " * 8).strip(), ("b " * 9).strip(), ("c " * 11).strip()
     assert chosen(eight, nine, eleven, compare=3)[0] == [(eight, nine)]
@@ -199,7 +199,7 @@ def test_more_texts_to_compare_than_there_are_is_refused(
 
 
 @pytest.mark.usefixtures("critic_prompt")
-def test_with_three_texts_every_two_are_asked_about_in_both_orders(
+def test_of_three_texts_every_two_are_compared_in_both_orders(
     server: ChatServer, scripted_project: Project
 ) -> None:
     scripted_project(candidates={"k": 4, "compare": 3})

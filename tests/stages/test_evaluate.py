@@ -110,7 +110,7 @@ def several(tmp_path, monkeypatch):
     return data
 
 
-def test_every_arm_is_set_against_sft_by_every_judge_and_corrected_for_their_number(several):
+def test_every_arm_is_compared_with_sft_by_every_judge_with_a_correction(several):
     found = evaluated(several)["differences"]
     assert list(found) == ["dpo", "brio"]
     cells = [found[arm]["test"]["large"] for arm in found]
@@ -136,7 +136,7 @@ def test_every_judge_rates_all_that_was_compared(several):
     assert (pair["order_of_arms"]["n"], pair["order_of_all"]["n"]) == (3, 6)
 
 
-def test_the_leakage_audit_finds_who_is_one_model_by_its_name(several):
+def test_the_leakage_audit_finds_roles_of_one_model_by_its_name(several):
     found = evaluated(several)["leakage"]
     assert [(row["role"], row["own"], row["other"], row["unrelated"]) for row in found] == [
         ("teacher", "small", "large", True),
@@ -166,7 +166,7 @@ def test_verdicts_that_no_two_arms_share_are_refused(data):
         evaluated(data)
 
 
-def test_length_is_followed_round_by_round(data):
+def test_length_is_reported_by_round(data):
     """Round 1's student writes twice the words of the warm start; the last answers as it does."""
     rounds.write(2, ["sft", "dpo"])
     longer = [

@@ -1,4 +1,4 @@
-"""imitation: what of the teacher's replies is kept, and why the rest is not."""
+"""imitation: which paraphrases of the teacher are kept, and the reasons for the others."""
 
 import json
 
@@ -101,14 +101,14 @@ def test_several_replies_for_one_input_are_taken_together(run):
     assert [row.paraphrase for row in read_rows("out/pairs.jsonl", TrainingPair)] == [GOOD, OTHER]
 
 
-def test_worked_examples_that_come_back_are_dropped(run):
+def test_echoed_worked_examples_are_dropped(run):
     echo = "Thanks to the oven, dinner was well past tense."
     exemplar = Exemplar(id="x", literal="I burnt dinner.", paraphrases=[{"text": echo}])
     metrics = run([reply("a", f"1. {GOOD}\n2. {echo.lower()}")], [exemplar])
     assert metrics["dropped"] == {"prompt_echo": 1}
 
 
-def test_too_many_lost_inputs_stop_the_stage_and_say_where_to_look(run, tmp_path):
+def test_too_many_lost_inputs_stop_the_stage_with_the_remedy(run, tmp_path):
     refusal = "I'm sorry, but I cannot help with that."
     replies = [reply("a", GOOD), reply("b", refusal), reply("c", refusal)]
     with pytest.raises(DataError, match=r"2 of 3 inputs .*66.7%, limit 50.0%.*refusal 2") as error:

@@ -1,4 +1,4 @@
-"""judge, duel and control: who is compared with whom, and that every judge is asked."""
+"""judge, duel and control: the texts they compare, by every judge."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def fought() -> list[Critique]:
     return read_rows("duel.jsonl", Critique)
 
 
-def test_the_later_arm_meets_every_earlier_one_on_the_test_inputs(
+def test_the_later_arm_duels_every_earlier_one_on_the_test_inputs(
     server: ChatServer, scripted_project: Project
 ) -> None:
     scripted_project(arms=["sft", "ft", "dpo"])
@@ -196,7 +196,7 @@ def sure(pair: Comparison) -> Critique:
     return Critique(**named, **texts, forward=one, backward=one)
 
 
-def test_arms_that_say_the_same_tie_without_a_call(
+def test_equal_texts_tie_without_a_call(
     server: ChatServer, scripted_project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scripted_project(arms=["sft", "dpo"])
@@ -208,7 +208,7 @@ def test_arms_that_say_the_same_tie_without_a_call(
     assert "duel: verdicts 2, identical 2" in capsys.readouterr().out
 
 
-def test_a_single_arm_fights_nobody(scripted_project: Project) -> None:
+def test_a_single_arm_has_no_duel(scripted_project: Project) -> None:
     scripted_project(arms=["sft"])
     respond("sft", "alone")
     duel.main(options(responses="responses", reward="r", **MADE))

@@ -1,4 +1,4 @@
-"""The arithmetic of preference, and the stage that decides which text is better."""
+"""preferences: the arithmetic of preference, and the stage that turns it into pairs."""
 
 from __future__ import annotations
 
@@ -74,14 +74,14 @@ def swapped(row: Critique) -> Critique:
 # ---- one order only
 
 
-def test_without_debiasing_one_order_speaks_and_the_digest_says_which() -> None:
+def test_without_debiasing_one_order_counts_chosen_by_digest() -> None:
     rows = [critique(0.9, 0.4, a=f"text {n}") for n in range(40)]
     values = [calibrated_preference(row, NONE) for row in rows]
     assert {round(value, 3) for value in values if value is not None} == {0.9, 0.6}
     assert values == [calibrated_preference(row, NONE) for row in rows]
 
 
-def test_the_lean_on_empty_texts_is_taken_off() -> None:
+def test_the_bias_on_empty_texts_is_subtracted() -> None:
     """A critic that gives any first text 0.8 prefers nothing; `a` at 0.9 has odds 9 against 4."""
     leaning = [critique(0.8, 0.8, a=f"text {n}") for n in range(20)]
     assert all(calibrated_preference(row, CONTENT_FREE) == pytest.approx(0.5) for row in leaning)
@@ -120,7 +120,7 @@ def test_identical_texts_and_learned_critics_have_no_position(debias: Debias) ->
 
 
 @ONE_ORDER
-def test_an_unread_order_is_no_vote_there_either(debias: Debias) -> None:
+def test_an_unread_order_is_no_vote_with_content_free_either(debias: Debias) -> None:
     assert calibrated_preference(critique(None, 0.4), debias) is None
     assert calibrated_preference(critique(0.4, None), debias) is None
 
@@ -199,14 +199,14 @@ def test_a_constant_lean_to_one_position_changes_nothing(skill: float, lean: flo
     )
 
 
-def test_scale_says_how_surely_and_never_which() -> None:
+def test_scale_changes_confidence_and_never_the_winner() -> None:
     """Odds of 9 : 1 at half the scale are 3 : 1."""
     half = Debias(method="log_odds", scale=0.5, per_word=0.0)
     assert calibrated_preference(critique(0.9, 0.1), half) == pytest.approx(0.75)
     assert calibrated_preference(critique(0.1, 0.9), half) == pytest.approx(0.25)
 
 
-def test_every_word_more_takes_from_the_longer_text() -> None:
+def test_every_extra_word_lowers_the_longer_text() -> None:
     """Odds of 3 : 1 for the text that is two words longer, at log(3) / 2 a word: one half."""
     row = critique(0.75, 0.25, a="one two three", b="one")
     fair = Debias(method="log_odds", scale=1.0, per_word=-math.log(3) / 2)

@@ -193,7 +193,7 @@ def test_length_and_empty_texts_are_counted(run, place):
     assert run()["dropped"] == {"empty": 1, "too_long": 1, "too_short": 1}
 
 
-def test_csv_of_the_users(run, place):
+def test_a_csv_file_of_the_user(run, place):
     lines = ["mood,story", *(f'3,"{text}"' for text in TEXTS)]
     place("my.csv", "\n".join(lines))
     metrics = run(source="my.csv", column="story")
@@ -214,7 +214,7 @@ def test_other_separators(run, place, name):
     assert len(everything()) == len(TEXTS)
 
 
-def test_jsonl_json_and_text_of_the_users(run, place):
+def test_jsonl_json_and_text_files_of_the_user(run, place):
     place(
         "my.jsonl",
         jsonl(
@@ -349,7 +349,7 @@ def fake_datasets(load_dataset):
     return SimpleNamespace(load_dataset=load_dataset, exceptions=errors)
 
 
-def test_an_unreachable_hub_says_how_to_get_the_data_by_hand(run, monkeypatch):
+def test_an_unreachable_hub_names_the_remedy(run, monkeypatch):
     def load_dataset(name, revision=None):
         raise ConnectionError(f"Couldn't reach '{name}' on the Hub")
 
@@ -399,7 +399,7 @@ def test_mistake_in_a_file(run, place, name):
     assert "\n" not in str(error.value)
 
 
-def test_a_column_that_is_not_there(run, place):
+def test_a_missing_column(run, place):
     place("my.csv", "mood,story\n1,x\n")
     with pytest.raises(
         DataError, match=r"no column 'stroy' \(prepare\.column\)\. Columns: mood, st"
@@ -407,7 +407,7 @@ def test_a_column_that_is_not_there(run, place):
         run(source="my.csv", column="stroy")
 
 
-def test_a_source_that_is_not_there(run):
+def test_a_missing_source(run):
     with pytest.raises(
         DataError, match=r"prepare\.source: 'shiped' is neither .*Did you mean 'shipped'"
     ):
@@ -437,7 +437,7 @@ def test_fractions_must_leave_room_to_train(run):
     st.lists(st.text("ab cde9\u00e9\U0001d4b3", max_size=12), max_size=8),
     st.sampled_from([50, 80, 90, 100]),
 )
-def test_the_letters_lose_no_near_duplicate(texts, against, cutoff):
+def test_the_letter_filter_loses_no_near_duplicate(texts, against, cutoff):
     every = [
         max((fuzz.ratio(text, other, score_cutoff=cutoff) for other in against), default=0.0)
         for text in texts
@@ -445,7 +445,7 @@ def test_the_letters_lose_no_near_duplicate(texts, against, cutoff):
     assert SimilarityIndex(against).highest(texts, cutoff) == pytest.approx(every, abs=1e-4)
 
 
-def test_most_pairs_are_never_compared_in_order(monkeypatch):
+def test_the_letter_filter_spares_most_comparisons(monkeypatch):
     lines = (RAW / "literals.jsonl").read_text(encoding="utf-8").splitlines()
     texts = [json.loads(line)["text"] for line in lines]
     compared = []

@@ -51,7 +51,7 @@ def test_each_arm_becomes_a_version_and_the_better_one_champion(project: Path) -
     assert entries["dpo"]["model_sha256"] == model_digest(Path("models/dpo"))
 
 
-def test_what_the_stages_asked_and_paid_stands_on_the_run(project: Path) -> None:
+def test_the_calls_and_costs_of_the_stages_are_on_the_run(project: Path) -> None:
     ledger = {"model": "m", "calls": 10, "stored": 4, "money": 0.5, "paid": 0.3}
     write(Path("data/metrics/teacher.json"), {"answered": 10, **ledger})
     write(Path("data/metrics/judge_dpo.json"), {"verdicts": 5, "judges": {"j": ledger}})
@@ -71,7 +71,7 @@ def test_registering_again_changes_nothing(project: Path) -> None:
     assert len(client().get_metric_history(run_id, "test/score.embedded")) == 1
 
 
-def test_a_version_points_to_its_training_run_and_says_what_it_is_worth(project: Path) -> None:
+def test_a_version_has_its_training_run_and_its_scores(project: Path) -> None:
     with runs_module.run("align@dpo", {"beta": 0.1}, {}) as run:
         run.log(1, {"loss": 2.0})
     point_to("dpo", run.id)
@@ -93,7 +93,7 @@ def test_a_version_points_to_its_training_run_and_says_what_it_is_worth(project:
     assert (found.info.status, found.info.end_time) == ("FINISHED", before.end_time)
 
 
-def test_a_version_s_page_and_its_run_s_tell_what_it_is(project: Path) -> None:
+def test_the_pages_of_version_and_run_describe_the_student(project: Path) -> None:
     run_stage()
     version = client().get_model_version_by_alias(NAME, "champion")
     assert "direct preference optimisation" in version.description
@@ -153,7 +153,7 @@ def test_a_training_that_ran_elsewhere_shows_its_data_too(project: Path) -> None
     assert len(known) == 3
 
 
-def test_alarms_and_the_difference_to_sft_stand_on_version_and_run(project: Path) -> None:
+def test_alarms_and_the_difference_to_sft_are_on_version_and_run(project: Path) -> None:
     wtr = json.loads(Path("data/metrics/wtr.json").read_text())
     wtr["alarms"] = {"dpo": {"copy_rate": {"value": 0.4, "limit": 0.2}}}
     wtr["differences"] = {"dpo": {"test": {"embedded": {"difference": 0.1}}}}
@@ -182,7 +182,7 @@ def test_the_data_and_model_hashes_of_dvc_lock_are_tags(project: Path) -> None:
         assert tags["dvc.models/dpo"] == "0b.dir"
 
 
-def test_new_weights_are_put_up_as_challenger_and_the_champion_stays(project: Path) -> None:
+def test_new_weights_become_challenger_and_the_champion_stays(project: Path) -> None:
     run_stage()
     write_student("sft", b"better sft weights")
     write_results({"sft": 0.6, "dpo": 0.4})
@@ -199,7 +199,7 @@ def test_the_first_champion_is_in_the_history(project: Path) -> None:
     assert "the first" in first["why"]
 
 
-def test_a_champion_whose_files_are_gone_is_followed_by_the_best(project: Path) -> None:
+def test_a_champion_without_files_is_replaced_by_the_best(project: Path) -> None:
     run_stage()
     shutil.rmtree("mlruns/models")
     entries = run_stage()
@@ -214,7 +214,7 @@ def test_new_verdicts_on_the_same_weights_renew_the_tags(project: Path) -> None:
     assert client().get_model_version_by_alias(NAME, "champion").tags["score"] == "0.450"
 
 
-def test_of_equal_scores_the_earlier_arm_is_champion(project: Path) -> None:
+def test_the_earlier_arm_of_equal_scores_is_champion(project: Path) -> None:
     write_results({"sft": 0.4, "dpo": 0.4})
     assert run_stage()["sft"]["aliases"] == ["champion"]
 
@@ -244,7 +244,7 @@ def test_a_clone_that_pulled_everything_registers_from_the_files(
     assert len(client().get_metric_history(run.info.run_id, "loss")) == 2
 
 
-def test_a_version_whose_files_are_gone_is_made_again(project: Path) -> None:
+def test_a_version_without_files_is_registered_anew(project: Path) -> None:
     run_stage()
     shutil.rmtree("mlruns/models")
     assert run_stage()["dpo"]["version"] == 4
@@ -338,7 +338,7 @@ def test_the_champion_gives_paraphrases(project: Path, tiny_student: Path) -> No
     assert defaults == {**registry.SERVING_OPTIONS, "num_beams": 2}
 
 
-def test_where_the_time_went_stands_on_the_run(project: Path) -> None:
+def test_stage_times_are_on_the_run(project: Path) -> None:
     entry = {"stage": "sft", "seconds": 9.0, "at": 10.0, "parts": {"start": 2.0, "training": 6.0}}
     Path(".quip").mkdir(exist_ok=True)
     Path(".quip/times.jsonl").write_text(json.dumps(entry) + "\n")

@@ -130,7 +130,7 @@ def test_every_audited_critic_is_in_the_form_of_table_1(whole):
     assert "reaches chance" not in critic[1]
 
 
-def test_twice_is_byte_identical(data):
+def test_a_second_report_is_byte_identical(data):
     reported(data)
     first = {path.name: path.read_bytes() for path in (data / "report").iterdir()}
     shutil.rmtree(data / "report")
@@ -139,7 +139,7 @@ def test_twice_is_byte_identical(data):
     assert "scores-arms.svg" in first
 
 
-def test_samples_are_those_of_the_rule_and_no_more_than_asked(data):
+def test_samples_follow_the_rule_and_the_count(data):
     params = data.parent / "params.yaml"
     params.write_text(params.read_text().replace("samples: 20", "samples: 3"))
     page = reported(data)
@@ -156,7 +156,7 @@ def test_every_figure_and_every_column_of_results_leads_to_its_definition(whole)
     assert {f"def-{name}" for name in terms} <= set(reader.ids)
 
 
-def test_the_verdict_stands_first_and_the_rule_under_its_table(whole):
+def test_the_verdict_comes_first_and_the_rule_below_its_table(whole):
     head = whole[: whole.index("Read these numbers with care")]
     assert '<ul class="verdicts">' in head
     gains = whole[whole.index('<h2 id="gains">') : whole.index('<h2 id="results">')]
@@ -164,7 +164,7 @@ def test_the_verdict_stands_first_and_the_rule_under_its_table(whole):
     assert "With 12 inputs you can see differences above" in gains
 
 
-def test_a_judge_that_is_one_model_with_a_role_is_marked_wherever_it_speaks(whole, data):
+def test_a_judge_that_shares_its_model_with_a_role_is_marked_everywhere(whole, data):
     assert whole.count(">= teacher, critic</a>") >= 10
     judges = [{"endpoint": "embedded", "model": "another"}]
     (data / "roles/judges.json").write_text(json.dumps(judges))
@@ -246,7 +246,7 @@ def test_settings_are_shown_without_endpoints(whole):
         ["responses", "verdicts", "metrics/prepare.json", "metrics/teacher.json"],
     ],
 )
-def test_what_lacks_is_named_and_no_crash(data, lost):
+def test_missing_parts_are_named_without_a_crash(data, lost):
     for name in lost:
         path = data / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -307,7 +307,7 @@ def test_report_imports_no_torch():
     assert found.stdout.strip() == "False"
 
 
-def test_a_scatter_of_many_verdicts_shows_some_and_says_so(data, monkeypatch):
+def test_a_scatter_of_many_verdicts_shows_a_labelled_sample(data, monkeypatch):
     monkeypatch.setattr(figures, "MOST_POINTS", 5)
     page = reported(data)
     assert "One verdict in" in page

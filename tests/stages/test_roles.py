@@ -1,4 +1,4 @@
-"""roles: what of params.yaml later stages depend on, and what makes nothing stale."""
+"""roles: the files that later stages depend on, and the changes that leave them equal."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_an_unknown_arm_hints_at_the_nearest(project: Project) -> None:
         run()
 
 
-def test_an_arm_more_needs_the_rounds_laid_out_again_only_when_there_are_several(
+def test_another_arm_needs_a_new_rounds_yaml_only_with_several_rounds(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     project(arms=["sft", "dpo"])

@@ -1,4 +1,4 @@
-"""The safety screen: what its list promises, own words, a real endpoint as classifier, counts."""
+"""safety: the pattern list, the user's own words, a real endpoint as classifier, and counts."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("category", "kind", "text"), CASES)
-def test_the_list_catches_and_passes_what_it_says(category: str, kind: str, text: str) -> None:
+def test_the_list_flags_and_passes_its_own_cases(category: str, kind: str, text: str) -> None:
     found = [hit.category for hit in screen(text, RULES, NONE)]
     assert found == ([category] if kind == "catches" else [])
 
@@ -59,7 +59,7 @@ def test_every_pattern_is_needed_by_no_other_category() -> None:
         assert not [text for text in entry["catches"] if screen(text, others, NONE)]
 
 
-def test_curly_apostrophes_width_and_case_hide_nothing() -> None:
+def test_curly_apostrophes_width_and_case_do_not_evade_a_pattern() -> None:
     hidden = "I\u2019LL  \uff53\uff54\uff41\uff42 you"
     assert [hit.category for hit in screen(hidden, RULES, NONE)] == ["violence"]
 
@@ -224,7 +224,7 @@ def test_a_classifier_at_a_real_endpoint_adds_its_flags_and_its_ledger(
     assert (metrics["unread"], metrics["calls"], metrics["endpoint"]) == (1, 4, "guard")
 
 
-def test_the_classifier_hears_every_text_through_faults(
+def test_the_classifier_screens_every_text_despite_faults(
     project: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The misbehaving server answers in numbers: nothing is read, nothing is lost or flagged."""

@@ -1,4 +1,4 @@
-"""The teacher stage: what is asked, in which words and with which seed; what is kept."""
+"""teacher: the requests, their prompts and seeds, and the replies kept."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_the_settings_reach_the_endpoint(ready: ChatServer) -> None:
     )
 
 
-def test_two_fixed_prefixes_take_turns_and_share_no_example(ready: ChatServer) -> None:
+def test_two_fixed_prefixes_alternate_and_share_no_example(ready: ChatServer) -> None:
     run()
     systems = [body["messages"][0]["content"] for body in ready.asked]
     first, second = dict.fromkeys(systems)
@@ -168,7 +168,7 @@ def test_train_inputs_limits_the_training_part_only(
     assert [row.input for row in run()] == ["train0", "val0", "test0", "test1", "ood0"]
 
 
-def test_zero_shot_asks_in_the_paper_s_manner(ready: ChatServer, scripted_project: Project) -> None:
+def test_zero_shot_uses_the_paper_s_prompt(ready: ChatServer, scripted_project: Project) -> None:
     scripted_project(teacher={**SETTINGS, "prompt": "teacher_zero_shot", "exemplars": 0, "n": 3})
     run()
     (message,) = ready.asked[0]["messages"]
@@ -176,7 +176,7 @@ def test_zero_shot_asks_in_the_paper_s_manner(ready: ChatServer, scripted_projec
     assert "Plain" not in message["content"]
 
 
-def test_more_exemplars_than_there_are_is_refused(
+def test_more_exemplars_than_the_file_has_are_refused(
     ready: ChatServer, scripted_project: Project
 ) -> None:
     scripted_project(teacher={**SETTINGS, "exemplars": 3})

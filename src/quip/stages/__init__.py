@@ -3,21 +3,21 @@
 Imports only reporting, evaluation, training, critics, llm, data, models, tracking, core and
 runtime.
 
-    align        trains on the critic's preferences
+    align        trains on the critic's preferences or rankings or rankings
     audit        measures critics on gold pairs
     baseline     trains on without a critic
-    candidates   samples the student's attempts
-    control      judges texts whose quality is known
-    critique     asks the critic about the attempts
+    candidates   samples candidates from the student
+    control      judges control texts of known quality
+    critique     asks the critic to compare candidates
     duel         judges the arms against each other
-    evaluate     computes every measure
+    evaluate     computes win-tie rates, ratings and text measures
     graded       reads pairs that people graded
     imitation    parses the teacher's replies
     judge        judges an arm against the teacher
-    meaning      measures how much of a literal is kept
+    meaning      measures similarity of texts and literals
     pairs        splits graded pairs for the learned critic
     preferences  turns critiques into training pairs
-    prepare      makes the splits
+    prepare      checks, de-duplicates and splits the literals
     rank         ranks the teacher's paraphrases
     register     registers every student in MLflow
     report       writes the report page

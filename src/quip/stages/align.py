@@ -1,13 +1,13 @@
-"""align: learn from the critic. One arm a run: `brio`, `dpo` or `brio_dpo`.
+"""align: trains the student on the critic's feedback, one arm a run: `brio`, `dpo` or `brio_dpo`.
 
 dpo       DPO on the critic's pairs (Rafailov et al. 2023, equation 7): by TRL for a causal student,
           by quip's own loop for an encoder-decoder and for a loss that TRL lacks
-brio      BRIO on the critic's rankings, beside the imitation of the teacher (Liu et al. 2022)
-brio_dpo  DPO that starts from, and refers to, a student trained by BRIO on the teacher's own
-          paraphrases (which is this stage with `--arm brio` on the teacher's rankings)
+brio      BRIO on the critic's rankings, with imitation of the teacher (Liu et al. 2022)
+brio_dpo  DPO whose start and reference model is a student trained by BRIO on the teacher's own
+          paraphrases (this stage with `--arm brio` on the teacher's rankings)
 
 `--feedback`: the critic's rankings for BRIO, its pairs for DPO.
-`--rounds`: in how many rounds feedback is collected; this one takes its share of align.epochs.
+`--rounds`: the number of rounds of feedback; each round takes its share of align.epochs.
 docs/training.md explains the objectives, their settings and the rounds.
 
     python -m quip.stages.align --arm dpo --wanted data/roles/arms/dpo.json --start models/sft \
@@ -63,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def name_of(model: Path) -> str:
-    """models/dpo -> dpo, models/rounds/dpo-1 -> rounds-dpo-1: no two trainings share a name."""
+    """The name of a training, unique by its model folder: models/dpo -> dpo, models/rounds/dpo-1 ->
+    rounds-dpo-1."""
     return "-".join(model.parts[1:] if model.parts[0] == "models" else model.parts[-1:])
 
 

@@ -1,12 +1,12 @@
-"""audit: may the critic and the judges be trusted? Agreement with gold pairs, with intervals.
+"""audit: agreement of the critic and of every judge with people's gold pairs, with intervals.
 
-Everyone who compares texts in this run answers gold pairs of the held-out half, which chose no
-prompt and trained no critic. The critic's figures stand at the top of the metrics, those of the
-endpoints that judge under `judges`, those of further critics (audit.kinds) under `kinds`. These
-answer as they are: the numbers of `debias` are fitted to the critic of params.yaml and would fit no
-other, so position is debiased and length is not corrected. What people say of the files in
-`audit.extra` stands under `extra`, by file and critic. What the calls cost stands in a file of its
-own (`--ledger`): it differs from run to run, and `critique` depends on the figures.
+All critics and judges of the run answer gold pairs of the held-out half, which was used neither to
+choose a prompt nor to train a critic. The metrics hold the critic's figures at the top, those of
+judging endpoints under `judges`, and those of further critics (audit.kinds) under `kinds`. The
+length correction of `debias` is fitted to the critic of params.yaml only, so further critics are
+debiased for position and not for length. Agreement with the graded files of `audit.extra` stands
+under `extra`, by file and critic. The cost of the calls goes to a file of its own (`--ledger`): it
+differs from run to run, and `critique` depends on the metrics.
 
     python -m quip.stages.audit --gold data/raw/gold.jsonl --extra data/pairs/extra.json \
         --reward models/reward --out data/audit/critiques.jsonl --calls data/calls/audit.jsonl \
@@ -47,11 +47,11 @@ from quip.runtime.errors import DataError
 
 class Params(Section):
     per_kind: int | None
-    """Gold pairs of each kind put to critics that cost calls; null: all. A learned one gets all."""
+    """Gold pairs of each kind for critics that cost calls; null: all. A learned critic gets all."""
     extra: list[str]
-    """Names of params `graded` to measure on besides (read by the stage `pairs`)."""
+    """Names of params `graded` to measure on as well (read by the stage `pairs`)."""
     extra_pairs: Annotated[int, Field(ge=1)] | None
-    """Pairs of each of them put to critics that cost calls; null: all."""
+    """Pairs of each extra file for critics that cost calls; null: all."""
     kinds: list[str] = Field(default=[])
     """Further critics to audit, in the short form of `quip.critics.critic_kinds.parse`."""
     resamples: int
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def audit(args: Namespace) -> None:
-    """Put the gold pairs, then the further files, to everyone who compares texts in this run."""
+    """Let all critics and judges compare gold pairs and extra files; write the results."""
     params, debias = load("audit", Params), load("debias", Debias)
     critic, *judges = critics_to_audit(load("critic", CriticParams), load("judge", JudgeParams))
     further = [
@@ -76,19 +76,19 @@ def audit(args: Namespace) -> None:
     ]
     gold = read_rows(args.gold, GoldPair)
 
-    def audited(asked: CriticParams, name: str, used: Debias) -> Audited:
-        pairs = held_out(gold, None if asked.kind == LEARNED else params.per_kind)
-        rows, spent = ask(asked, args.reward, gold_comparisons(pairs), f"audit ({name})")
-        found = audit_summary(pairs, rows, used, params.resamples, params.seed)
+    def audit_critic(judge: CriticParams, name: str, correction: Debias) -> AuditResult:
+        pairs = held_out_pairs(gold, None if judge.kind == LEARNED else params.per_kind)
+        rows, spent = ask(judge, args.reward, gold_comparisons(pairs), f"audit ({name})")
+        found = audit_summary(pairs, rows, correction, params.resamples, params.seed)
         print(summary_line(name, found))
         named_rows = [row.model_copy(update={"judge": name}) for row in rows]
-        return Audited(named_rows, {**found, "critic": asked.model_dump()}, spent)
+        return AuditResult(named_rows, {**found, "critic": judge.model_dump()}, spent)
 
-    beside = {critic_name(judge): (judge, debias) for judge in judges}
-    added = {label(kind): (kind, uncorrected(kind, debias)) for kind in further}
-    first = audited(critic, critic_name(critic), debias)
-    others = {name: audited(judge, name, used) for name, (judge, used) in beside.items()}
-    more = {name: audited(kind, name, used) for name, (kind, used) in added.items()}
+    by_judge = {critic_name(judge): (judge, debias) for judge in judges}
+    by_kind = {label(kind): (kind, without_length(kind, debias)) for kind in further}
+    first = audit_critic(critic, critic_name(critic), debias)
+    others = {name: audit_critic(judge, name, used) for name, (judge, used) in by_judge.items()}
+    more = {name: audit_critic(kind, name, used) for name, (kind, used) in by_kind.items()}
     every = [first, *others.values(), *more.values()]
     write_rows(args.out, [row for one in every for row in one.rows])
     parts = {
@@ -97,16 +97,21 @@ def audit(args: Namespace) -> None:
     }
     extra, extra_spent = human_agreement.measure_agreement(
         args.extra,
-        {label(critic) if critic_name(critic) in beside else critic_name(critic): (critic, debias)}
-        | beside
-        | added,
+        {
+            label(critic) if critic_name(critic) in by_judge else critic_name(critic): (
+                critic,
+                debias,
+            )
+        }
+        | by_judge
+        | by_kind,
         lambda asked, pairs, what: ask(asked, args.reward, pairs, what),
         params.extra_pairs,
         params.resamples,
         params.seed,
     )
-    told = {"debias": debias.model_dump(), **parts, "extra": extra}
-    write_json(args.metrics, {**first.found, **told})
+    further_figures = {"debias": debias.model_dump(), **parts, "extra": extra}
+    write_json(args.metrics, {**first.found, **further_figures})
     spent = {
         name: one.spent
         for name, one in zip([critic_name(critic), *others, *more], every, strict=True)
@@ -115,13 +120,13 @@ def audit(args: Namespace) -> None:
 
 
 def label(critic: CriticParams) -> str:
-    """The short form with the endpoint: a further critic is never called as a judge is."""
+    """The short form of a critic with its endpoint, which differs from the name of any judge."""
     return (
         f"{short_form(critic)}@{critic.endpoint}" if critic.kind in ENDPOINT_KINDS else critic.kind
     )
 
 
-class Audited(NamedTuple):
+class AuditResult(NamedTuple):
     """The critiques of one critic, its figures, and what its calls cost."""
 
     rows: list[Critique]
@@ -129,8 +134,9 @@ class Audited(NamedTuple):
     spent: dict[str, float | str]
 
 
-def uncorrected(critic: CriticParams, debias: Debias) -> Debias:
-    """`debias` without its fitted length; of content_free, with the critic's own measured lean."""
+def without_length(critic: CriticParams, debias: Debias) -> Debias:
+    """`debias` without its length correction; for method content_free with the critic's own
+    measured position bias."""
     lean = measure_content_free(critic) if debias.method == "content_free" else None
     return Debias(method=debias.method, scale=1.0, per_word=0.0, content_free=lean)
 
@@ -153,7 +159,7 @@ def critics_to_audit(critic: CriticParams, judge: JudgeParams) -> list[CriticPar
 
 
 def call_signature(critic: CriticParams) -> tuple[str, str, str, int]:
-    """What decides the calls of a critic that asks one endpoint."""
+    """What determines the calls of a critic at one endpoint: kind, endpoint, prompt, samples."""
     prompt = prompt_name(critic) if critic.kind in ENDPOINT_KINDS else ""
     return critic.kind, critic.endpoint, prompt, critic.samples
 
@@ -167,7 +173,7 @@ def summary_line(name: str, found: dict[str, Any]) -> str:
     )
 
 
-def held_out(pairs: Sequence[GoldPair], per_kind: int | None) -> list[GoldPair]:
+def held_out_pairs(pairs: Sequence[GoldPair], per_kind: int | None) -> list[GoldPair]:
     """The held-out pairs, at most `per_kind` of each kind (the first ones in the file)."""
     kept: dict[str, list[GoldPair]] = {}
     for pair in pairs:

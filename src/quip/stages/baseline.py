@@ -1,7 +1,7 @@
-"""baseline: what the same extra training does without a comparison of two texts.
+"""baseline: extra training of the warm start without comparisons of two texts.
 
-`ft` imitates the teacher for longer (no feedback); `sd` imitates the critic's favourites among the
-student's own texts (self-distillation). Both go on from the warm start.
+`ft` imitates the teacher for longer (no feedback). `sd` imitates the critic's favourites among the
+student's own texts (self-distillation).
 
     python -m quip.stages.baseline --arm ft --wanted data/roles/arms/ft.json --start models/sft \
         --pairs data/imitation/pairs.jsonl --preferences data/preferences.jsonl \

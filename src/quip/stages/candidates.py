@@ -1,6 +1,7 @@
-"""candidates: the student's own attempts, k samples an input.
+"""candidates: samples k texts of the student for each input.
 
-Training inputs feed the critique; a few test inputs feed the best-of-n baseline.
+Candidates of training inputs go to the critique, those of some test inputs to the best-of-n
+baseline.
 
     python -m quip.stages.candidates --model models/sft --prepared data/prepared \
         --out data/candidates.jsonl
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if distributed.launch_processes("quip.stages.candidates", argv):
         return
     params = load("candidates", Params)
-    slots = plan(Path(args.prepared), params)
+    slots = plan_samples(Path(args.prepared), params)
     shard = distributed.local_shard(slots)
     found = generation.sample(
         student.load(args.model, distributed.precision(params.precision)),
@@ -68,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
 
 
-def plan(prepared: Path, params: Params) -> list[tuple[Split, LiteralText, int]]:
+def plan_samples(prepared: Path, params: Params) -> list[tuple[Split, LiteralText, int]]:
     """Every sample to draw: (split, input, sample number)."""
     train = read_rows(prepared / "train.jsonl", LiteralText)
     test = read_rows(prepared / "test.jsonl", LiteralText)[: params.best_of_inputs]

@@ -1,8 +1,8 @@
-"""control: what the judge says where the answer is known, and what comes without training.
+"""control: judge verdicts on texts of known quality, and the best-of-n baseline.
 
 A/A       two paraphrases of the teacher against each other: should score one half
-copy      the literal itself against the teacher: a judge of humor should let it lose
-best_of_n the warm start's n samples, the critic's favourite against the teacher
+copy      the literal itself against the teacher: should lose by a judge of humor
+best_of_n the critic's favourite of the warm start's n samples against the teacher
 
     python -m quip.stages.control --references data/imitation/references.jsonl \
         --candidates data/candidates.jsonl --reward models/reward \
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     subsample = references[: params.control_inputs]
     several = [r for r in subsample if len(r.paraphrases) > 1]
     with record_calls(args.calls):
-        best, asked = best_of_n(read_rows(args.candidates, Candidate), critic, args.reward, debias)
+        best, ledger = best_of_n(read_rows(args.candidates, Candidate), critic, args.reward, debias)
         pairs = [
             *(against_teacher("teacher", r, r.paraphrases[1]) for r in several),
             *(against_teacher("copy", r, r.literal) for r in subsample),
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     controls = ("teacher", "copy", "best_of_n")
     counts = {name: sum(row.name_a == name for row in rows) for name in controls}
     stage.print_counts("control", counts)
-    write_json(args.metrics, {**counts, "critic": asked, "judges": spent})
+    write_json(args.metrics, {**counts, "critic": ledger, "judges": spent})
 
 
 def against_teacher(name: str, row: Reference, text: str) -> Comparison:
@@ -60,18 +60,18 @@ def against_teacher(name: str, row: Reference, text: str) -> Comparison:
 def best_of_n(
     candidates: Iterable[Candidate], critic: CriticParams, reward: str, debias: Debias
 ) -> tuple[dict[str, str], dict[str, dict[str, float | str]]]:
-    """The critic's favourite sample of each test input, by knock-out: n - 1 comparisons; and the
-    ledger of each round."""
+    """The critic's favourite sample of each test input, by a knock-out of n - 1 comparisons, and
+    the ledger of each round."""
     rivals: dict[str, list[Candidate]] = {}
     for row in candidates:
         if row.split == "test" and row.text:
             rivals.setdefault(row.input, []).append(row)
-    asked: dict[str, dict[str, float | str]] = {}
+    ledger: dict[str, dict[str, float | str]] = {}
     while any(len(rows) > 1 for rows in rivals.values()):
-        pairs = [pair for rows in rivals.values() for pair in couples(rows)]
+        pairs = [pair for rows in rivals.values() for pair in pair_neighbours(rows)]
         rows, spent = ask(critic, reward, pairs, "best of n")
         if spent:
-            asked[f"round {len(asked) + 1}"] = spent
+            ledger[f"round {len(ledger) + 1}"] = spent
         lost = {
             (c.input, loser(calibrated_preference(c, debias), c.name_a, c.name_b)) for c in rows
         }
@@ -79,11 +79,11 @@ def best_of_n(
             key: [row for row in rows if (key, str(row.sample)) not in lost]
             for key, rows in rivals.items()
         }
-    return {key: rows[0].text for key, rows in rivals.items()}, asked
+    return {key: rows[0].text for key, rows in rivals.items()}, ledger
 
 
-def couples(rows: Sequence[Candidate]) -> list[Comparison]:
-    """Neighbours paired off; an odd one out goes on unopposed."""
+def pair_neighbours(rows: Sequence[Candidate]) -> list[Comparison]:
+    """Comparisons of neighbouring candidates; an odd last one has no opponent."""
     return [
         Comparison(a.input, a.split, a.literal, str(a.sample), str(b.sample), a.text, b.text)
         for a, b in zip(rows[::2], rows[1::2], strict=False)
@@ -91,7 +91,7 @@ def couples(rows: Sequence[Candidate]) -> list[Comparison]:
 
 
 def loser(preference: float | None, a: str, b: str) -> str:
-    """The text that goes out; without a readable preference the first stays."""
+    """The name of the text that loses; the second when there is no readable preference."""
     return a if preference is not None and preference < 0.5 else b
 
 

@@ -1,8 +1,8 @@
-"""critique: show the critic the student's own attempts at each training input, two at a time.
+"""critique: asks the critic to compare the student's candidates for each training input.
 
-Of an input's k samples the most diverse pair is compared (the paper's section on candidates), or
-with candidates.compare above 2 every two of the most diverse so many: the critic is asked in both
-orders, and its raw answers are kept. Deciding is the next stage.
+Of an input's k samples the most diverse pair is compared (the paper's section on candidates). With
+candidates.compare above 2, every two of that many most diverse samples are compared. The critic
+answers in both orders, and its raw answers are kept; stage `preferences` decides.
 
 A critic that the audit does not show to be better than chance is refused, unless
 critique.unproven names it.

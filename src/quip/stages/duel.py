@@ -1,5 +1,6 @@
-"""duel: the arms against each other on the test inputs, every pair of them (endpoints see the first
-`judge.duel_inputs` of the inputs).
+"""duel: the judges compare every two arms on the test inputs.
+
+Endpoints compare on the first `judge.duel_inputs` inputs, the learned critic on all.
 
     python -m quip.stages.duel --responses data/responses --reward models/reward \
         --out data/verdicts/duel.jsonl --calls data/calls/duel.jsonl \

@@ -1,9 +1,9 @@
-"""Count the verdicts: win-tie rates, scores, differences and ratings with intervals; measure texts.
+"""evaluate: win-tie rates, scores, differences and ratings with intervals, and text measures.
 
 Reads the verdicts of every arm, the control and duel verdicts, the responses, the teacher's
-references, the candidates (for length by round), the meaning scores and who plays which role;
-writes data/metrics/wtr.json, data/plots/wtr.csv and, with the paper's own rates,
-data/metrics/paper.md. Every number is defined in docs/evaluation.md.
+references, the candidates (for length by round), the meaning scores and the roles' models; writes
+data/metrics/wtr.json, data/plots/wtr.csv and, beside the paper's own rates, data/metrics/paper.md.
+docs/evaluation.md defines every number.
 
     python -m quip.stages.evaluate --verdicts DIR --responses DIR --references FILE \
         --candidates FILE --rounds DIR --meaning FILE --similarity FILE --roles DIR --out FILE \
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         responses, base, Path(args.candidates), Path(args.rounds)
     )
     result = {
-        **counted(
+        **verdict_blocks(
             Leaderboard(settings, debias), judged, control, duels, base, read_roles(args.roles)
         ),
         "texts": texts,
@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(render_table(result))
 
 
-def counted(
+def verdict_blocks(
     leaderboard: Leaderboard,
     judged: Mapping[str, Sequence[Critique]],
     control: Sequence[Critique],
@@ -89,7 +89,7 @@ def counted(
     base: str,
     roles: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The blocks of wtr.json that rest on verdicts."""
+    """The blocks of wtr.json that are computed from verdicts."""
     arms = {arm: leaderboard.summaries(rows, arm) for arm, rows in judged.items()}
     duelled = leaderboard.summaries_by_name(duels, lambda row: f"{row.name_a}_vs_{row.name_b}")
     leaderboard.add_sign_tests(duelled, base)
@@ -107,7 +107,7 @@ def counted(
 
 
 def read_roles(folder: str) -> dict[str, Any]:
-    """Which model plays teacher, critic and judges, from data/roles."""
+    """The models of teacher, critic and judges, from data/roles."""
     names = ("teacher", "critic", "judges")
     return preference_leakage.model_roles(
         {name: read_json(Path(folder, f"{name}.json")) for name in names}
@@ -115,15 +115,15 @@ def read_roles(folder: str) -> dict[str, Any]:
 
 
 def read_arms(path: Path = params.PARAMS_FILE) -> list[str]:
-    """The top-level list `arms` of params.yaml; ParamsError when it is no list of names."""
+    """The top-level list `arms` of params.yaml. Raises ParamsError when it is no list of names."""
     arms = params.read_params(path).get("arms")
     if not isinstance(arms, list) or not arms or not all(isinstance(arm, str) for arm in arms):
-        raise ParamsError(f"{path}: key 'arms' is {arms!r}: want a list of names, as [sft, dpo].")
+        raise ParamsError(f"{path}: key 'arms' is {arms!r}. Write a list of names, as [sft, dpo].")
     return arms
 
 
 def read_verdicts(path: Path, arm: str) -> list[Critique]:
-    """The verdicts of one arm against the teacher; DataError when the rows are of another."""
+    """The verdicts of one arm against the teacher. Raises DataError for rows of another arm."""
     rows = read_rows(path, Critique)
     for row in rows:
         if (row.name_a, row.name_b) != (arm, "teacher"):

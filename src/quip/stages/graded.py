@@ -1,7 +1,7 @@
-"""graded: read one file of pairs that people graded, in any known form (`quip.data.graded_pairs`).
+"""graded: reads one file of pairs that people graded, in any format of `quip.data.graded_pairs`.
 
-Params `graded` names the files. A malformed row stops the stage with file and line; ties are left
-out and counted.
+Params `graded` names the files. A malformed row stops the stage with file and line; ties are
+dropped and counted.
 
     python -m quip.stages.graded --name gold --file data/raw/gold.jsonl \
         --out data/graded/gold.jsonl --metrics data/metrics/graded_gold.json

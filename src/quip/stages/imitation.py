@@ -1,10 +1,10 @@
-"""imitation: raw teacher replies -> what the student imitates, and what it is measured against.
+"""imitation: parses the teacher's raw replies into training pairs and references.
 
     python -m quip.stages.imitation --replies FILE --out data/imitation --metrics FILE
 
 Training inputs give pairs.jsonl, at most `per_input` paraphrases each; val, test and ood inputs
-give references.jsonl with all that survive. Every paraphrase that is left out is counted by its
-reason: parsed = kept_pairs + reference_paraphrases + all of `dropped`. The paper discards refusals
+give references.jsonl with all that survive. Every dropped paraphrase is counted by its reason:
+parsed = kept_pairs + reference_paraphrases + all of `dropped`. The paper discards refusals
 and safety warnings only (section "Teacher"); the other reasons are for weaker teachers.
 """
 
@@ -30,7 +30,7 @@ from quip.data.reply_parsing import parse_reply
 from quip.runtime import stage
 from quip.runtime.errors import DataError
 
-OPENING = 200  # characters of a reply in which a refusal of the whole stands
+OPENING = 200  # characters at the start of a reply that are searched for a refusal
 
 
 class Params(Section):
@@ -42,8 +42,8 @@ class Params(Section):
 
 
 @dataclass
-class Taught:
-    """What the teacher gave for one input. `seen` holds the folds of `kept`."""
+class InputTexts:
+    """The teacher's kept paraphrases of one input. `seen` holds the folds of `kept`."""
 
     reply: Reply
     kept: list[str] = field(default_factory=list)
@@ -54,24 +54,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = stage.arguments(__doc__, argv, "replies", "out", "metrics", exemplars="")
     settings = params.load("imitation", Params)
     replies = read_rows(args.replies, Reply)
-    echoes = folds_of(read_rows(args.exemplars, Exemplar)) if args.exemplars else frozenset()
+    echoes = exemplar_folds(read_rows(args.exemplars, Exemplar)) if args.exemplars else frozenset()
     drops, unparsed = Drops(), Drops()
-    inputs: dict[str, Taught] = {}
+    inputs: dict[str, InputTexts] = {}
     parsed = 0
     for reply in replies:
-        taught = inputs.setdefault(reply.input, Taught(reply))
-        parsed += take(reply, taught, settings, echoes, drops, unparsed)
-    pairs = pairs_of(inputs.values(), settings.per_input, drops)
-    references = references_of(inputs.values())
-    metrics = measure(len(replies), parsed, inputs.values(), pairs, references, drops, unparsed)
-    summarise(metrics, drops, unparsed)
-    refuse_too_few(list(inputs.values()), pairs, drops, settings)
+        texts = inputs.setdefault(reply.input, InputTexts(reply))
+        parsed += add_reply(reply, texts, settings, echoes, drops, unparsed)
+    pairs = training_pairs(inputs.values(), settings.per_input, drops)
+    references = make_references(inputs.values())
+    metrics = count_metrics(
+        len(replies), parsed, inputs.values(), pairs, references, drops, unparsed
+    )
+    print_summary(metrics, drops, unparsed)
+    check_drops(list(inputs.values()), pairs, drops, settings)
     write_rows(Path(args.out) / "pairs.jsonl", pairs)
     write_rows(Path(args.out) / "references.jsonl", references)
     write_json(args.metrics, metrics)
 
 
-def folds_of(exemplars: Iterable[Exemplar]) -> frozenset[str]:
+def exemplar_folds(exemplars: Iterable[Exemplar]) -> frozenset[str]:
     """The folded texts of the worked examples in the teacher's prompt."""
     return frozenset(
         fold(text)
@@ -80,15 +82,16 @@ def folds_of(exemplars: Iterable[Exemplar]) -> frozenset[str]:
     )
 
 
-def take(
+def add_reply(
     reply: Reply,
-    taught: Taught,
+    texts: InputTexts,
     settings: Params,
     echoes: frozenset[str],
     drops: Drops,
     unparsed: Drops,
 ) -> int:
-    """Add what is good in `reply` to `taught`, count the others; returns how many were parsed."""
+    """Add the usable paraphrases of `reply` to `texts` and count the others by reason; returns the
+    number parsed."""
     found = parse_reply(reply.text, reply.finish_reason)
     whole = parse_reply(reply.text, "stop")
     if not whole:
@@ -98,12 +101,12 @@ def take(
     refused = refuses(reply.text[:OPENING], reply.literal)
     for text in found:
         fault = "refusal" if refused else None
-        fault = fault or drop_reason(text, reply.literal, taught.seen, settings, echoes)
+        fault = fault or drop_reason(text, reply.literal, texts.seen, settings, echoes)
         if fault:
             drops.add(fault, text)
         else:
-            taught.kept.append(text)
-            taught.seen.add(fold(text))
+            texts.kept.append(text)
+            texts.seen.add(fold(text))
     return len(whole)
 
 
@@ -114,7 +117,7 @@ def drop_reason(
     settings: Params,
     echoes: frozenset[str] = frozenset(),
 ) -> str | None:
-    """Why `paraphrase` is not used, or None. `seen` and `echoes` are folded texts."""
+    """The reason to drop `paraphrase`, or None. `seen` and `echoes` are folded texts."""
     folded = fold(paraphrase)
     if refuses(paraphrase, literal):
         return "refusal"
@@ -133,14 +136,16 @@ def drop_reason(
     return "too_long" if count_words(paraphrase) > settings.max_words else None
 
 
-def pairs_of(inputs: Iterable[Taught], per_input: int, drops: Drops) -> list[TrainingPair]:
+def training_pairs(
+    inputs: Iterable[InputTexts], per_input: int, drops: Drops
+) -> list[TrainingPair]:
     """At most `per_input` pairs of each training input, in the teacher's order."""
     pairs = []
-    for taught in inputs:
-        if taught.reply.split == "train":
-            for text in taught.kept[per_input:]:
+    for texts in inputs:
+        if texts.reply.split == "train":
+            for text in texts.kept[per_input:]:
                 drops.add("over_per_input", text)
-            pairs += [as_pair(taught.reply, text) for text in taught.kept[:per_input]]
+            pairs += [as_pair(texts.reply, text) for text in texts.kept[:per_input]]
     return pairs
 
 
@@ -148,23 +153,23 @@ def as_pair(reply: Reply, text: str) -> TrainingPair:
     return TrainingPair(input=reply.input, literal=reply.literal, paraphrase=text)
 
 
-def references_of(inputs: Iterable[Taught]) -> list[Reference]:
+def make_references(inputs: Iterable[InputTexts]) -> list[Reference]:
     return [
         Reference(
-            input=taught.reply.input,
-            split=taught.reply.split,
-            literal=taught.reply.literal,
-            paraphrases=taught.kept,
+            input=texts.reply.input,
+            split=texts.reply.split,
+            literal=texts.reply.literal,
+            paraphrases=texts.kept,
         )
-        for taught in inputs
-        if taught.reply.split != "train" and taught.kept
+        for texts in inputs
+        if texts.reply.split != "train" and texts.kept
     ]
 
 
-def measure(
+def count_metrics(
     asked: int,
     parsed: int,
-    inputs: Iterable[Taught],
+    inputs: Iterable[InputTexts],
     pairs: list[TrainingPair],
     references: list[Reference],
     drops: Drops,
@@ -172,7 +177,7 @@ def measure(
 ) -> dict[str, Any]:
     """`asked` and `unparsed` count replies; `parsed`, `kept_pairs`, `reference_paraphrases` and
     `dropped` paraphrases; `references`, `inputs_without_any` and `no_reference` inputs."""
-    without = [taught.reply.split for taught in inputs if not taught.kept]
+    without = [texts.reply.split for texts in inputs if not texts.kept]
     return {
         "asked": asked,
         "unparsed": sum(unparsed.counts().values()),
@@ -186,16 +191,16 @@ def measure(
     }
 
 
-def summarise(metrics: dict[str, Any], drops: Drops, unparsed: Drops) -> None:
+def print_summary(metrics: dict[str, Any], drops: Drops, unparsed: Drops) -> None:
     counts = {key: value for key, value in metrics.items() if isinstance(value, int)}
     stage.print_counts("imitation", counts, unparsed.first)
     stage.print_counts("imitation: dropped", drops.counts() or {"nothing": 0}, drops.first)
 
 
-def refuse_too_few(
-    inputs: list[Taught], pairs: list[TrainingPair], drops: Drops, settings: Params
+def check_drops(
+    inputs: list[InputTexts], pairs: list[TrainingPair], drops: Drops, settings: Params
 ) -> None:
-    lost = [taught.reply for taught in inputs if not taught.kept]
+    lost = [texts.reply for texts in inputs if not texts.kept]
     share = len(lost) / len(inputs)
     advice = "Look at prompts/teacher.txt and at the section teacher of params.yaml."
     if share > settings.max_drop_share:

@@ -1,4 +1,4 @@
-"""judge: an arm's answers against the teacher's, by every judge, in both orders.
+"""judge: every judge compares an arm's answers with the teacher's, in both orders.
 
     python -m quip.stages.judge --arm dpo --responses data/responses/dpo.jsonl \
         --references data/imitation/references.jsonl --reward models/reward \

@@ -1,9 +1,9 @@
-"""meaning: how much of the literal each text keeps, and how alike the texts are, by embeddings.
+"""meaning: embedding similarity of texts to their literals, and of an author's texts to each other.
 
-The cosine between all-MiniLM-L6-v2 embeddings of the literal and of the text, for every arm, the
-teacher, the copy and best-of-n. A cheap signal, not a judge: a joke may keep the words and lose
-the event. Of each author's texts on a split also their mean cosine with each other, which grows
-when a student writes one joke for all inputs.
+The cosine between all-MiniLM-L6-v2 embeddings of the literal and of the text is computed for every
+arm, the teacher, the copy and best-of-n. It is a cheap signal and no judge: a joke may keep the
+words and lose the event. The mean cosine between an author's texts on a split grows when a student
+writes one joke for all inputs.
 
     python -m quip.stages.meaning --verdicts data/verdicts --out data/meaning.jsonl \
         --similarity data/similarity.json
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from quip.models.embeddings import cosines, self_similarity, vectors
 
     args = stage.arguments(__doc__, argv, "verdicts", "out", "similarity")
-    texts = written(Path(args.verdicts))
+    texts = judged_texts(Path(args.verdicts))
     literals = vectors([literal for literal, _ in texts.values()])
     embedded = vectors([text for _, text in texts.values()])
     rows = [
@@ -35,15 +35,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     places: dict[tuple[str, str], list[int]] = defaultdict(list)
     for place, (name, split, _) in enumerate(texts):
         places[name, split].append(place)
-    alike: dict[str, dict[str, float]] = defaultdict(dict)
+    similarity: dict[str, dict[str, float]] = defaultdict(dict)
     for (name, split), group in places.items():
-        alike[name][split] = round(self_similarity(embedded[group]), 4)
-    write_json(args.similarity, alike)
+        similarity[name][split] = round(self_similarity(embedded[group]), 4)
+    write_json(args.similarity, similarity)
     stage.print_counts("meaning", {"texts": len(rows)})
 
 
-def written(folder: Path) -> dict[tuple[str, str, str], tuple[str, str]]:
-    """(literal, text) by (author, split, input), from every verdict against the teacher."""
+def judged_texts(folder: Path) -> dict[tuple[str, str, str], tuple[str, str]]:
+    """(author, split, input) -> (literal, text), from every verdict against the teacher."""
     found: dict[tuple[str, str, str], tuple[str, str]] = {}
     for path in sorted(folder.glob("*.jsonl")):
         if path.name == "duel.jsonl":

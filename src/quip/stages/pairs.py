@@ -1,8 +1,8 @@
-"""pairs: which graded pairs the learned critic learns from, and which the audit measures on.
+"""pairs: splits graded pairs into training pairs of the learned critic and pairs of the audit.
 
 Params `reward.pairs` and `audit.extra` name files of `graded`. Of a file with halves (our gold
-pairs, votes) the tuning half is learned from and the held-out half measured on. A pair to measure
-on of which the literal or a text is learned from is left out and counted.
+pairs, votes) the critic trains on the tuning half and the audit measures on the held-out half. An
+audit pair is dropped and counted when its literal or one of its texts is among the training pairs.
 
     python -m quip.stages.pairs --graded data/graded --learn data/pairs/learn.jsonl \
         --extra data/pairs/extra.json --metrics data/metrics/pairs.json
@@ -26,19 +26,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     params = read_params()
     learn = [
         pair
-        for name in names(params, "reward", "pairs")
+        for name in listed_names(params, "reward", "pairs")
         for pair in tuning_pairs(read_rows(Path(args.graded, f"{name}.jsonl"), GradedPair))
     ]
     if not learn:
-        raise DataError("pairs: every pair of reward.pairs is marked 'held_out': nothing to learn.")
-    known = seen(learn)
+        raise DataError(
+            "pairs: every pair of reward.pairs is marked 'held_out', so none is left to train on. "
+            "Name another file in reward.pairs."
+        )
+    known = pair_texts(learn)
     extra: dict[str, list[dict[str, Any]]] = {}
     counts: dict[str, Any] = {"learn": len(learn), "extra": {}}
-    for name in names(params, "audit", "extra"):
+    for name in listed_names(params, "audit", "extra"):
         found = evaluation_pairs(read_rows(Path(args.graded, f"{name}.jsonl"), GradedPair))
         kept = [pair for pair in found if not {pair.literal, pair.better, pair.worse} & known]
         if not kept:
-            raise DataError(f"pairs: nothing in '{name}' can be measured that is not learned from.")
+            raise DataError(
+                f"pairs: every pair of '{name}' shares a text with the training pairs. Remove it "
+                "from audit.extra or from reward.pairs."
+            )
         extra[name] = [pair.model_dump() for pair in kept]
         counts["extra"][name] = {"pairs": len(kept), "learned_from": len(found) - len(kept)}
         print(f"pairs: {name}: {len(kept):,} to measure on, {len(found) - len(kept)} left out")
@@ -48,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     stage.print_counts("pairs", {"learn": len(learn), "extra": sum(map(len, extra.values()))})
 
 
-def names(params: Mapping[str, Any], section: str, key: str) -> list[str]:
+def listed_names(params: Mapping[str, Any], section: str, key: str) -> list[str]:
     """The names listed by `section.key`. Raises ParamsError when `graded` has no such file."""
     found, known = (params.get(section) or {}).get(key), params.get("graded") or {}
     if not isinstance(found, list):
@@ -62,8 +68,8 @@ def names(params: Mapping[str, Any], section: str, key: str) -> list[str]:
     return [str(name) for name in found]
 
 
-def seen(pairs: Sequence[GradedPair]) -> set[str]:
-    """Every literal and text of `pairs`."""
+def pair_texts(pairs: Sequence[GradedPair]) -> set[str]:
+    """All literals and texts of `pairs`."""
     return {text for p in pairs for text in (p.literal, p.better, p.worse)} - {""}
 
 

@@ -1,8 +1,8 @@
-"""preferences: the one place where "better" is decided.
+"""preferences: turns the critic's answers into rankings and training pairs.
 
-The two orders become one debiased preference, the comparisons of an input a ranking, and its best
-and worst text a pair; inputs the critic is unsure of are left out. A critic that always names one
-position is exactly unsure of everything and yields no pair at all.
+The answers in two orders become one debiased preference, the comparisons of an input a ranking, and
+its best and worst text a pair. Inputs with a low confidence are dropped. A critic that always names
+one position has no confidence anywhere, so it yields no pair.
 
     python -m quip.stages.preferences --critique data/critique.jsonl --out data/preferences.jsonl \
         --rankings data/rankings.jsonl --metrics data/metrics/preferences.json

@@ -1,10 +1,10 @@
-"""prepare: literals of any source -> data/prepared/{train,val,test,ood}.jsonl, checked.
+"""prepare: checks and splits literals of any source into data/prepared/{train,val,test,ood}.jsonl.
 
     python -m quip.stages.prepare --raw data/raw --out data/prepared --metrics FILE
 
-The splits share no id, no text and no near-duplicate. What comes out does not depend on the order
-of what goes in: order and limits follow a digest of (seed, id). The near-duplicate check compares
-every two texts of different splits, by their letters first and only then in order (`nearest`).
+The splits share no id, no text and no near-duplicate. The result does not depend on the order of
+the source: order and limits follow a digest of (seed, id). The near-duplicate check compares every
+two texts of different splits, by their letters first and only then in order (`nearest`).
 """
 
 from __future__ import annotations
@@ -29,22 +29,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = stage.arguments(__doc__, argv, "raw", "out", "metrics")
     settings = params.load("prepare", Params)
     raw = Path(args.raw)
-    source = read(raw, "source", settings.source, settings.column, raw / "literals.jsonl")
-    ood = read(raw, "ood_source", settings.ood_source, settings.ood_column, raw / "ood.jsonl")
+    source = read_literals(raw, "source", settings.source, settings.column, raw / "literals.jsonl")
+    ood = read_literals(
+        raw, "ood_source", settings.ood_source, settings.ood_column, raw / "ood.jsonl"
+    )
     drops = Drops()
     found = [assign_split(row, settings) for row in source] + as_ood(ood, settings.ood_source)
     splits = prepare(found, settings, drops)
     counts = {split: len(splits[split]) for split in ("train", "val", "test", "ood")}
     stage.print_counts("prepare: kept", counts)
     stage.print_counts("prepare: dropped", drops.counts() or {"nothing": 0}, drops.first)
-    refuse_empty(counts, len(found), drops)
+    check_splits(counts, len(found), drops)
     for split, rows in splits.items():
         write_rows(Path(args.out) / f"{split}.jsonl", map(as_row, rows))
     read_counts = {"source": len(source), "ood_source": len(ood)}
     write_json(args.metrics, {"read": read_counts, "splits": counts, "dropped": drops.counts()})
 
 
-def read(
+def read_literals(
     raw: Path, key: str, source: str, column: str | None, shipped: Path
 ) -> list[SourceLiteral]:
     found = read_source(f"prepare.{key}", source, column, shipped)
@@ -57,7 +59,8 @@ def read(
 
 
 def as_ood(rows: list[SourceLiteral], source: str) -> list[SourceLiteral]:
-    """Ids of a foreign source get a prefix: two files may both count from 1."""
+    """Mark rows as out-of-domain; ids of a foreign source get a prefix, since two files may both
+    count from 1."""
     prefix = "" if source == "shipped" else "ood-"
     return [replace(row, split="ood", id=prefix + row.id) for row in rows]
 
@@ -65,28 +68,28 @@ def as_ood(rows: list[SourceLiteral], source: str) -> list[SourceLiteral]:
 def prepare(
     found: list[SourceLiteral], settings: Params, drops: Drops
 ) -> dict[str, list[SourceLiteral]]:
-    """The splits, each in digest order; what is left out is counted in `drops`."""
+    """The splits, each in digest order; dropped rows are counted in `drops`."""
     found = sorted(found, key=lambda row: keeper_order(row, settings.seed))
-    fit = [row for row in found if fits(row, settings, drops)]
+    fit = [row for row in found if is_fit(row, settings, drops)]
     splits: dict[str, list[SourceLiteral]] = {split: [] for split in KEEPERS}
     for row in drop_duplicates(fit, drops):
         splits[row.split or ""].append(row)
     for place, split in enumerate(KEEPERS):
         others = [row for keeper in KEEPERS[:place] for row in splits[keeper]]
         splits[split] = drop_near_duplicates(splits[split], others, settings.near_duplicate, drops)
-    # Cut last: a higher limit then only adds rows, it never changes the ones before.
+    # The cut comes last, so that a higher limit only adds rows.
     limits = settings.limit.model_dump()
     return {split: limit_rows(rows, limits[split], drops) for split, rows in splits.items()}
 
 
-def fits(row: SourceLiteral, settings: Params, drops: Drops) -> bool:
-    reason = unfit(row.text, settings)
+def is_fit(row: SourceLiteral, settings: Params, drops: Drops) -> bool:
+    reason = drop_reason(row.text, settings)
     if reason:
         drops.add(reason, row.text)
     return reason is None
 
 
-def unfit(text: str, settings: Params) -> str | None:
+def drop_reason(text: str, settings: Params) -> str | None:
     if not fold(text):
         return "empty"
     if count_words(text) < settings.min_words:
@@ -94,7 +97,7 @@ def unfit(text: str, settings: Params) -> str | None:
     return "too_long" if count_words(text) > settings.max_words else None
 
 
-def refuse_empty(counts: dict[str, int], read_rows: int, drops: Drops) -> None:
+def check_splits(counts: dict[str, int], read_rows: int, drops: Drops) -> None:
     for split, count in counts.items():
         if not count:
             raise DataError(

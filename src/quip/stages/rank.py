@@ -1,9 +1,8 @@
 """rank: the critic ranks the teacher's own paraphrases of each training input (for `brio_dpo`).
 
-Every two of an input's paraphrases that are of similar length are compared in both orders. Nobody
-is asked unless `arms` names brio_dpo, and a critic that the audit does not show to be better than
-chance is refused, as by `critique`. The teacher's texts are few and its input may have but one:
-such inputs are left out and counted.
+Every two paraphrases of an input with similar lengths are compared in both orders. The stage makes
+no call unless `arms` names brio_dpo. A critic that the audit does not show to be better than chance
+is refused, as by `critique`. Inputs with one paraphrase are dropped and counted.
 
     python -m quip.stages.rank --wanted data/roles/arms/brio_dpo.json \
         --pairs data/imitation/pairs.jsonl --reward models/reward \
@@ -35,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     names = ("wanted", "pairs", "reward", "audit", "out", "calls", "metrics")
     args = stage.arguments(__doc__, argv, *names)
     if is_skipped(args.wanted):
-        print("rank: 'brio_dpo' is not in `arms` of params.yaml, nobody is asked.")
+        print("rank: 'brio_dpo' is not in `arms` of params.yaml; no call is made.")
         write_rows(args.out, [])
         write_rows(args.calls, [])
         return write_json(args.metrics, {"rankings": 0})

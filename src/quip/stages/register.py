@@ -1,14 +1,14 @@
-"""register: every trained student as a version of one model in MLflow, the best as challenger.
+"""register: registers every student as a version of one MLflow model, the best as challenger.
 
-The best is the arm with the best score on test by the judge that agrees best with the gold pairs
-(of equals the earlier in `arms`). The champion is not touched: `quip promote` moves it, when the
-challenger has shown that it is better. Only a registry without a champion gets one here, the best
-arm, so that `models:/NAME@champion` answers after the first run; the challenger is then the second
-best.
+The best arm has the highest score on test by the judge that agrees best with the gold pairs (ties
+go to the earlier arm of `arms`). `quip promote` moves the champion, when the challenger is shown to
+be better; this stage does not. Only a registry without a champion gets one here: the best arm
+becomes champion and the second best challenger, so that `models:/NAME@champion` answers after the
+first run.
 
-Works from files alone, so stages that DVC skipped, restored or pulled are registered like those
-that ran here; a run that the tracking store does not have is filled in. Running it again with the
-same weights changes nothing.
+The stage works from files alone. Students whose stages DVC skipped, restored or pulled are
+registered like those trained here, and a run that the tracking store lacks is rebuilt. A second
+run with the same weights changes nothing.
 
     python -m quip.stages.register --models DIR --metrics DIR --runs DIR --curves DIR \\
         --responses DIR --references FILE --report FILE --out FILE
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arms = read_arms(sections)
     wtr = read_json(Path(args.metrics, "wtr.json"))
     critic = read_json(Path(args.metrics, "critic.json"))
-    ranking = ranked(arms, wtr, critic)
+    ranking = rank_arms(arms, wtr, critic)
     ledger = cost_rows(
         {file.stem: read_json(file) for file in sorted(Path(args.metrics).glob("*.json"))}
     )
@@ -61,10 +61,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     with FileLock(paths.state("register.lock")), runs.require_store() as store:
         versions = {}
         for arm in arms:
-            student = TrainedStudent(arm, Path(args.models, arm), run_of(args, arm), digests[arm])
+            student = TrainedStudent(
+                arm, Path(args.models, arm), complete_run(args, arm), digests[arm]
+            )
             version = registry.register(store, params.name, student, serving_options(sections))
             provenance.record_version(store, params.name, version, arm)
-            registry.set_tags(store, params.name, version, tags(arm, wtr, critic))
+            registry.set_tags(store, params.name, version, version_tags(arm, wtr, critic))
             facts = model_card.gather_facts(
                 params.name,
                 arm,
@@ -76,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
             mlflow_pages.describe_version(store, params.name, version, facts)
             mlflow_pages.log_training_data(store, version, facts.run["stage"], facts.made)
-            figures = {**results(arm, wtr, critic), **spent(ledger), **took}
+            figures = {**result_metrics(arm, wtr, critic), **call_totals(ledger), **took}
             mlflow_pages.log_results(store, version, figures, Path(args.references), references)
             answers = read_rows(Path(args.responses, f"{arm}.jsonl"), Response)
             mlflow_pages.log_samples(store, version, references, answers)
@@ -85,15 +87,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             versions[arm] = version
         provenance.record_runs(store)
         mlflow_pages.describe_project(store, params.name)
-        put_up(store, params.name, [versions[arm] for arm in ranking])
+        set_challenger(store, params.name, [versions[arm] for arm in ranking])
         aliases = registry.aliases(store, params.name)
         provenance.link(store, params.name)
-    entries = {arm: entry(versions[arm], digests[arm], aliases) for arm in arms}
+    entries = {arm: registry_entry(versions[arm], digests[arm], aliases) for arm in arms}
     write_json(args.out, entries)
-    print(f"register: {params.name} {'; '.join(told(arm, entries[arm]) for arm in arms)}")
+    print(f"register: {params.name} {'; '.join(summary_line(arm, entries[arm]) for arm in arms)}")
 
 
-def told(arm: str, entry: Mapping[str, Any]) -> str:
+def summary_line(arm: str, entry: Mapping[str, Any]) -> str:
     return " ".join([f"version {entry['version']} is {arm}", *entry["aliases"]])
 
 
@@ -104,7 +106,7 @@ def read_arms(sections: Mapping[str, Any]) -> list[str]:
     return arms
 
 
-def judged(
+def judge_figures(
     arm: str, wtr: Mapping[str, Any], critic: Mapping[str, Any]
 ) -> tuple[str, Mapping[str, Any]]:
     """The most trusted judge's name and its figures of one arm on the test split."""
@@ -118,9 +120,9 @@ def judged(
         ) from None
 
 
-def ranked(arms: Sequence[str], wtr: Mapping[str, Any], critic: Mapping[str, Any]) -> list[str]:
-    """Arms by test score under the most trusted judge, best first; of equals the earlier arm."""
-    return sorted(arms, key=lambda arm: -judged(arm, wtr, critic)[1]["score"])
+def rank_arms(arms: Sequence[str], wtr: Mapping[str, Any], critic: Mapping[str, Any]) -> list[str]:
+    """Arms by test score under the most trusted judge, best first; ties in the order of `arms`."""
+    return sorted(arms, key=lambda arm: -judge_figures(arm, wtr, critic)[1]["score"])
 
 
 def checked_digest(args: Namespace, arm: str) -> str:
@@ -135,17 +137,17 @@ def checked_digest(args: Namespace, arm: str) -> str:
     return digest
 
 
-def run_of(args: Namespace, arm: str) -> str:
-    """The training run of the arm, complete, made from the files where the store has none."""
+def complete_run(args: Namespace, arm: str) -> str:
+    """The id of the arm's training run; the run is completed, or created, from the files."""
     file = Path(args.runs, f"{arm}.json")
     pointer = backfill.read_pointer(file)
     curve = Path(args.curves, f"{arm}.csv")
     return backfill.backfill(pointer["stage"], curve, pointer["params"], file)
 
 
-def tags(arm: str, wtr: Mapping[str, Any], critic: Mapping[str, Any]) -> dict[str, str]:
-    """What one wants to know of a version without opening anything else."""
-    judge, figures = judged(arm, wtr, critic)
+def version_tags(arm: str, wtr: Mapping[str, Any], critic: Mapping[str, Any]) -> dict[str, str]:
+    """The tags of a version: its arm, scores, judge, critic agreement and alarms."""
+    judge, figures = judge_figures(arm, wtr, critic)
     low, high = figures["score_ci95"]
     return {
         "arm": arm,
@@ -159,9 +161,9 @@ def tags(arm: str, wtr: Mapping[str, Any], critic: Mapping[str, Any]) -> dict[st
     }
 
 
-def results(arm: str, wtr: Mapping[str, Any], critic: Mapping[str, Any]) -> dict[str, float]:
-    """The few figures worth a column in MLflow: `test/score.embedded`, `critic/agreement`, ...
-    What stands before the stroke is a section of its charts."""
+def result_metrics(arm: str, wtr: Mapping[str, Any], critic: Mapping[str, Any]) -> dict[str, float]:
+    """The figures with a column in MLflow: `test/score.embedded`, `critic/agreement`, ...
+    MLflow makes a section of its charts of the part before the slash."""
     values = {
         f"{split}/{key}.{judge}": figures[key]
         for split, judges in wtr["arms"][arm].items()
@@ -179,16 +181,17 @@ def results(arm: str, wtr: Mapping[str, Any], critic: Mapping[str, Any]) -> dict
     return {key: float(value) for key, value in found.items() if value is not None}
 
 
-def spent(ledger: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The calls of all stages together: how many rows asked, how many came from the call store,
-    what they stand for and what was paid."""
+def call_totals(ledger: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Totals over all stages: calls, calls answered from the store, their money, money paid."""
     keys = ("calls", "stored", "money", "paid")
     return {f"total/{key}": float(sum(row[key] for row in ledger)) for key in keys}
 
 
-def put_up(store: mlflow_store.Store, name: str, ranking: Sequence[Version]) -> None:
-    """Make the best version that is not champion the challenger; no other, and no champion is
-    moved. Without a champion (or when its files are gone) the best becomes champion first."""
+def set_challenger(store: mlflow_store.Store, name: str, ranking: Sequence[Version]) -> None:
+    """Make the best version that is not champion the challenger; the champion stays.
+
+    Without a champion (or when its files are gone) the best version becomes champion first.
+    """
     champion = registry.champion_number(store, name)
     if champion is None:
         champion = ranking[0].number
@@ -197,7 +200,7 @@ def put_up(store: mlflow_store.Store, name: str, ranking: Sequence[Version]) -> 
     registry.set_aliases(store, name, {"challenger": others[0] if others else None})
 
 
-def entry(version: Version, digest: str, aliases: Mapping[str, str]) -> dict[str, Any]:
+def registry_entry(version: Version, digest: str, aliases: Mapping[str, str]) -> dict[str, Any]:
     return {
         "version": int(version.number),
         "run_id": version.run_id,

@@ -1,8 +1,8 @@
-"""Everything measured on one self-contained HTML page, and its figures as SVG files.
+"""report: one self-contained HTML page of all results, and its figures as SVG files.
 
 Reads the metrics, curves, verdicts, responses, audit, references and preferences; writes
-report.html and the figures into one folder. The page loads nothing from anywhere, and equal inputs
-give equal bytes. What was not measured is named as missing.
+report.html and the figures into one folder. The page loads no other file, equal inputs give equal
+bytes, and missing results are named as missing.
 
     python -m quip.stages.report --metrics DIR --curves DIR --verdicts DIR --responses DIR \
         --audit DIR --imitation DIR --preferences FILE --roles DIR --runs DIR --out DIR
@@ -37,7 +37,7 @@ INPUTS = (
 
 
 APART = ("critic", "safety", "reward")
-"""Metrics that have a section of their own, or count settings."""
+"""Metrics left out of the funnel: they have a section of their own or hold settings."""
 
 
 class Params(Section):
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def render(
     found: RunResults, drawings: Sequence[Drawing], count: int, settings: dict[str, Any]
 ) -> str:
-    """The page. `count` samples are shown; `settings` is the content of params.yaml."""
+    """The page as HTML. `count` is the number of samples; `settings` the content of params.yaml."""
     judging, critic = found.wtr["settings"], found.metrics.get("critic")
     inputs = tables.sample_inputs(found.references, SPLIT, count)
     return (
@@ -133,7 +133,7 @@ def environment() -> Environment:
 
 
 def code(text: str) -> Markup:
-    """`text`, escaped, with what stands between backticks as code."""
+    """`text` escaped, with the parts between backticks as <code>."""
     parts = (escape(part) for part in text.split("`"))
     return Markup("").join(
         Markup("<code>{}</code>").format(part) if number % 2 else part

@@ -1,4 +1,4 @@
-"""respond: what a trained student answers to the evaluation inputs (beam search, as the paper).
+"""respond: a trained student answers the evaluation inputs (beam search, as in the paper).
 
     python -m quip.stages.respond --model models/dpo --prepared data/prepared \
         --out data/responses/dpo.jsonl

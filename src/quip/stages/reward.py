@@ -1,7 +1,7 @@
-"""reward: grow the learned critic from the pairs that params `reward.pairs` names.
+"""reward: trains the learned critic on the pairs that params `reward.pairs` names.
 
-Its agreement on the pairs it was trained on is printed; what it is worth on others is for the stage
-`audit`, on the held-out half.
+The stage prints the agreement with the training pairs; the stage `audit` measures agreement on the
+held-out half.
 
     python -m quip.stages.reward --pairs data/pairs/learn.jsonl --wanted data/roles/reward.json \
         --model models/reward --metrics data/metrics/reward.json

@@ -1,4 +1,4 @@
-"""roles: who plays teacher, critic and judge, and which arms are compared.
+"""roles: records the models of teacher, critic and judges, and the arms to compare.
 
 Reads the top-level `arms`, `endpoints` and each role's endpoint from params.yaml; writes one small
 file a role and an arm. Later stages depend on these files and not on the sections, so that a new
@@ -48,8 +48,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     write_json(out / "reward.json", {"wanted": learned or judging})
     screen = (params.get("safety") or {}).get("endpoint")
     write_json(out / "safety.json", describe(screen) if screen else {"endpoint": None})
-    told = f"arms {', '.join(arms)}; rounds {times}; judges {', '.join(judges)}"
-    print(f"roles: {told}")
+    summary = f"arms {', '.join(arms)}; rounds {times}; judges {', '.join(judges)}"
+    print(f"roles: {summary}")
 
 
 def critic_of(params: dict[str, Any]) -> dict[str, Any]:
@@ -71,7 +71,8 @@ def at_endpoints(critics: Sequence[str]) -> list[str]:
 
 
 def check_arms(arms: Any) -> list[str]:
-    """The arms, each known and named once, `sft` among them (every other arm starts from it)."""
+    """The arms, checked: each known and named once, with `sft`, from which every other arm starts.
+    Raises ParamsError."""
     if not isinstance(arms, list) or "sft" not in arms:
         raise ParamsError("params.yaml: key 'arms' must be a list that holds 'sft'.")
     for arm in arms:
@@ -93,8 +94,8 @@ def endpoint_of(params: dict[str, Any], role: str) -> str:
 
 
 def describe(name: str) -> dict[str, Any]:
-    """What of an endpoint changes results: its name, its model, how answers are read, and the
-    sha256 of the replies of a recorded one, wherever they lie."""
+    """The settings of an endpoint that change results: its name, its model, how answers are read,
+    and the sha256 of the replies of a recorded one, wherever they lie."""
     settings = endpoint(name)
     told = {"endpoint": name, "model": settings.model, "logprobs": settings.logprobs}
     if not settings.recorded:

@@ -1,9 +1,9 @@
-"""safety: which texts of the arms and of the teacher a person should look at first.
+"""safety: flags texts of the arms and of the teacher for a person to look at.
 
 Screens every answer of every arm and every paraphrase of the teacher by the patterns of a file, by
-own words (`safety.words`) and, if one is named, by a classifier (`safety.endpoint`, any chat
-endpoint of params.yaml). It drops nothing: counts by author and category go to the metrics and the
-report, the flagged texts to a file.
+the user's own words (`safety.words`) and, if one is named, by a classifier (`safety.endpoint`, any
+chat endpoint of params.yaml). It drops no text: counts by author and category go to the metrics and
+the report, the flagged texts to a file.
 
     python -m quip.stages.safety --responses data/responses --imitation data/imitation \\
         --patterns data/safety/patterns.yaml --words data/safety/words.txt \\
@@ -51,10 +51,10 @@ class Text(NamedTuple):
     text: str
 
 
-class Asked(NamedTuple):
-    """What the classifier said by text (None: unreadable), and the ledger."""
+class ClassifierAnswers(NamedTuple):
+    """The classifier's category by text (None: unreadable), and the ledger."""
 
-    said: dict[str, str | None]
+    categories: dict[str, str | None]
     spent: dict[str, Any]
 
 
@@ -66,21 +66,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     words = read_words(Path(args.words))
     texts = collect(Path(args.responses), Path(args.imitation), arms)
     with record_calls(args.calls):
-        asked = ask(params, texts, list(categories))
+        answers = ask(params, texts, list(categories))
     flags = []
     for text in texts:
         hits = screen(text.text, rules, words)
-        category = asked.said.get(text.text)
+        category = answers.categories.get(text.text)
         if category and params.endpoint:
             hits.append(Hit(category, params.endpoint, category))
         flags += [Flag(**text._asdict(), **hit._asdict()) for hit in hits]
     write_rows(args.out, flags)
-    unread = sum(text.text in asked.said and asked.said[text.text] is None for text in texts)
+    given = answers.categories
+    unread = sum(text.text in given and given[text.text] is None for text in texts)
     texts_of = Counter(text.name for text in texts)
     flagged = {name: count([flag for flag in flags if flag.name == name]) for name in texts_of}
-    told = {name: sum(found.values()) for name, found in flagged.items()}
+    totals = {name: sum(found.values()) for name, found in flagged.items()}
     stage.print_counts(
-        "safety", {"texts": len(texts), **{f"flagged of {n}": k for n, k in told.items()}}
+        "safety", {"texts": len(texts), **{f"flagged of {n}": k for n, k in totals.items()}}
     )
     write_json(
         args.metrics,
@@ -91,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "own_words": len(words.plain) + len(words.digests),
             "endpoint": params.endpoint,
             "unread": unread,
-            **asked.spent,
+            **answers.spent,
         },
     )
 
@@ -114,25 +115,25 @@ def collect(responses: Path, imitation: Path, arms: Sequence[str]) -> list[Text]
     ]
 
 
-def ask(params: Params, texts: Sequence[Text], categories: Sequence[str]) -> Asked:
-    """The classifier's word on every different text; nothing where none is named."""
+def ask(params: Params, texts: Sequence[Text], categories: Sequence[str]) -> ClassifierAnswers:
+    """The classifier's category of every distinct text; empty when no classifier is named."""
     if params.endpoint is None:
-        return Asked({}, {})
+        return ClassifierAnswers({}, {})
     messages = prompts.read(params.prompt)
     different = [text for text in dict.fromkeys(text.text for text in texts) if text]
     with connection.connect(params.endpoint) as model:
         replies = list(
             model.ask([classifier_request(messages, text) for text in different], "safety")
         )
-        said = {
+        given = {
             text: parse_classification(reply, categories)
             for text, reply in zip(different, replies, strict=True)
         }
-        return Asked(said, model.spent())
+        return ClassifierAnswers(given, model.spent())
 
 
 def count(flags: Sequence[Flag]) -> dict[str, int]:
-    """Texts by category; a text that two screens put into one category counts once."""
+    """Number of texts by category; a text that two screens put into one category counts once."""
     return dict(Counter(c for c, _, _ in sorted({(f.category, f.input, f.text) for f in flags})))
 
 

@@ -1,4 +1,4 @@
-"""sft: the warm start. The student imitates the teacher's paraphrases (the paper's FT-WS).
+"""sft: trains the warm start, by imitation of the teacher's paraphrases (the paper's FT-WS).
 
     python -m quip.stages.sft --pairs data/imitation/pairs.jsonl \
         --references data/imitation/references.jsonl --model models/sft \

@@ -1,8 +1,8 @@
-"""teacher: ask the large model for humorous paraphrases of every input; keep its raw replies.
+"""teacher: asks the large model for humorous paraphrases of every input and keeps its raw replies.
 
-Training inputs give the student something to imitate; validation, test and out-of-domain inputs
-(asked once each) give the references it is judged against. Parsing is the next stage, so that a
-new parser never pays for calls again.
+Replies to training inputs become training pairs; replies to validation, test and out-of-domain
+inputs (asked once each) become the references of the judges. Stage `imitation` parses them, so
+that a new parser needs no new calls.
 
     python -m quip.stages.teacher --prepared data/prepared --exemplars data/raw/exemplars.jsonl \
         --out data/teacher/replies.jsonl --calls data/calls/teacher.jsonl \

@@ -248,7 +248,7 @@ def test_a_critic_without_readable_answers_is_an_error(
 
 def test_gold_pairs_without_a_held_out_half_are_refused() -> None:
     with pytest.raises(DataError, match="no gold pair is marked 'held_out'"):
-        audit.held_out(gold()[:1], None)
+        audit.held_out_pairs(gold()[:1], None)
 
 
 # ---- further critics
