@@ -17,6 +17,8 @@ Outcome = Literal["win", "tie", "loss"]
 
 
 class Row(BaseModel):
+    """Base of every row type: frozen, without unknown fields."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
@@ -29,6 +31,8 @@ class LiteralText(Row):
 
 
 class Paraphrase(Row):
+    """A paraphrase and its rhetorical device, such as irony."""
+
     text: str = Field(min_length=1)
     device: str | None = None
 

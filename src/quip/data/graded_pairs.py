@@ -110,6 +110,7 @@ def parse_pair(record: Record, source: str) -> GradedPair | None:
 
 
 def read_texts(record: Record) -> UnlabelledPair:
+    """The literal and both texts of a row of any form. Raises DataError for unknown columns."""
     if "original1" in record.fields:
         return headline_texts(record)
     for names in (("better", "worse"), ("text_a", "text_b")):
@@ -159,6 +160,7 @@ def find_winner(record: Record) -> int | None:
 
 
 def read_grades(record: Record) -> tuple[float, float] | None:
+    """Both grades of a row; None without grades. Raises DataError when one is missing."""
     for first, second in GRADES:
         if first in record.fields or second in record.fields:
             return read_grade(record, first), read_grade(record, second)

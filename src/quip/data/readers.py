@@ -97,6 +97,7 @@ def open_quote(line: str, delimiter: str) -> int:
 
 
 def as_fields(row: list[str], header: list[str], where: str) -> dict[str, Any]:
+    """The cells of a row by column name. Raises DataError when their numbers differ."""
     if len(row) == len(header):
         return dict(zip(header, row, strict=True))
     column = min(len(row), len(header)) + 1

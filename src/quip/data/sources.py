@@ -206,6 +206,7 @@ def one_per_conversation(records: list[Record]) -> Iterable[Record]:
 def column_literals(
     records: Iterable[Record], column: str, split: str | None
 ) -> Iterator[SourceLiteral]:
+    """One literal for each record, from one column."""
     for record in records:
         text = clean_text(read_cell(record, column))
         emotion = record.fields.get("emotion") or record.fields.get("context")
@@ -235,6 +236,7 @@ def read_cell(record: Record, column: str) -> str:
 
 
 def clean_text(text: str) -> str:
+    """`text` on one line, with EmpatheticDialogues' `_comma_` as a comma."""
     return tidy(text.replace("_comma_", ","))
 
 
@@ -262,6 +264,7 @@ def chat_literals(records: list[Record], split: str | None) -> Iterator[SourceLi
 
 
 def sentences(dialogue: str) -> Iterator[str]:
+    """The sentences of a dialogue, without speakers and placeholders."""
     for line in dialogue.splitlines():
         message = clean_text(PLACEHOLDER.sub(" ", SPEAKER.sub("", line, count=1)))
         yield from (sentence for sentence in SENTENCE_END.split(message) if sentence)

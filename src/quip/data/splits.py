@@ -15,6 +15,8 @@ KEEPERS = ("test", "ood", "val", "train")
 
 
 class Limit(Section):
+    """The largest number of literals in each split; None is no limit."""
+
     train: int | None = Field(ge=1)
     val: int | None = Field(ge=1)
     test: int | None = Field(ge=1)
@@ -22,6 +24,8 @@ class Limit(Section):
 
 
 class Fractions(Section):
+    """The shares of val and test where the source has no splits; the rest is train."""
+
     val: float = Field(gt=0, lt=1)
     test: float = Field(gt=0, lt=1)
 
@@ -33,6 +37,8 @@ class Fractions(Section):
 
 
 class Params(Section):
+    """Section `prepare`."""
+
     source: str
     ood_source: str
     column: str | None

@@ -36,6 +36,7 @@ def serve(model: str, concurrency: int) -> Iterator[str]:
 
 
 def start_server(path: Path, concurrency: int):  # type: ignore[no-untyped-def]
+    """Start llama.cpp's server with `concurrency` slots. Raises EndpointError."""
     import xllamacpp
 
     settings = xllamacpp.CommonParams()

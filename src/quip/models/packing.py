@@ -178,6 +178,7 @@ def backbone(model: Any) -> Any:
 
 
 def head(model: Any) -> nn.Module:
+    """The layer that turns hidden states into logits."""
     module: nn.Module = model.get_output_embeddings()
     return module
 

@@ -41,6 +41,8 @@ class Lora(Section):
 
 @dataclass
 class Student:
+    """A model and its tokenizer."""
+
     model: Any
     tokenizer: Any
 

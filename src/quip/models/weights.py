@@ -135,6 +135,7 @@ def stamp_path(file: Path) -> Path:
 
 
 def file_stamp(file: Path, pin: Pin) -> dict[str, int | str]:
+    """The content of the stamp of a verified file."""
     stat = file.stat()
     return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": pin.sha256}
 

@@ -70,6 +70,7 @@ def announce(pin: Pin, source: str) -> None:
 
 
 def note(line: str) -> None:
+    """Print a line on stderr, above a progress bar."""
     tqdm.write(line, file=sys.stderr)
 
 

@@ -80,6 +80,7 @@ def read(path: Path) -> list[Entry]:
 
 
 def parse_lines(lines: Iterable[str]) -> Iterable[Entry]:
+    """The entries of the readable lines."""
     for line in lines:
         try:
             yield Entry.model_validate(json.loads(line))

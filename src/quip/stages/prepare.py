@@ -2,9 +2,9 @@
 
     python -m quip.stages.prepare --raw data/raw --out data/prepared --metrics FILE
 
-The splits share no id, no text and no near-duplicate. The result does not depend on the order of
-the source: order and limits follow a digest of (seed, id). The near-duplicate check compares every
-two texts of different splits, by their letters first and only then in order (`nearest`).
+The splits share no id, no text and no near-duplicate. The output does not depend on the order of
+the input: order and limits follow a digest of (seed, id). The near-duplicate check compares every
+two texts of different splits (`quip.data.deduplication`).
 """
 
 from __future__ import annotations

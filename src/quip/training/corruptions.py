@@ -13,27 +13,32 @@ from random import Random
 
 
 def shuffle_words(text: str, literal: str, rng: Random) -> str:
+    """The words of `text` in random order."""
     words = text.split()
     rng.shuffle(words)
     return " ".join(words)
 
 
 def stutter(text: str, literal: str, rng: Random) -> str:
+    """The first half of the words twice, then a quarter of them."""
     words = text.split()
     half = max(2, len(words) // 2)
     return " ".join(words[:half] * 2 + words[: half // 2])
 
 
 def truncate(text: str, literal: str, rng: Random) -> str:
+    """The first half of the words."""
     words = text.split()
     return " ".join(words[: max(3, len(words) // 2)])
 
 
 def pad_with_literal(text: str, literal: str, rng: Random) -> str:
+    """`text`, then the literal as an explanation."""
     return f"{text.rstrip('.')}, which is to say that {literal[:1].lower()}{literal[1:]}"
 
 
 def copy_literal(text: str, literal: str, rng: Random) -> str:
+    """The literal itself."""
     return literal
 
 

@@ -98,10 +98,12 @@ def environment() -> dict[str, str]:
 
 
 def world_size() -> int:
+    """The number of processes, as torchrun sets it; 1 without it."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def rank() -> int:
+    """This process's number from 0, as torchrun sets it; 0 without it."""
     return int(os.environ.get("RANK", "0"))
 
 

@@ -163,6 +163,7 @@ def dpo_recipe(
 
 
 def check_weights(dpo: Dpo) -> Dpo:
+    """Refuse another number of weights than of loss terms. Raises ParamsError."""
     if len(dpo.loss_weights) != len(dpo.loss_type):
         raise ParamsError(
             f"params.yaml: key 'dpo.loss_weights' has {len(dpo.loss_weights)} numbers for "
@@ -208,11 +209,11 @@ def loop_dpo(dpo: Dpo, start: str, reference: str | None) -> Any:
 
     weights: dict[str, float] = dict(zip(dpo.loss_type, dpo.loss_weights, strict=True))
 
-    def objective_of(student: Any, rows: Sequence[Preference], params: Any) -> Any:
+    def make_objective(student: Any, rows: Sequence[Preference], params: Any) -> Any:
         with use_reference(student, start, reference):
             return dpo_objective(student, rows, params, dpo.beta, dpo.label_smoothing, weights)
 
-    return loop_fit(objective_of)
+    return loop_fit(make_objective)
 
 
 def trl_dpo(dpo: Dpo, lora: Any, start: str, reference: str | None) -> Any:
@@ -245,6 +246,7 @@ def dpo_trainer(
     lora: Any,
     dpo: Dpo,
 ) -> Any:
+    """TRL's DPOTrainer on packed rows, with precomputed reference log-probabilities."""
     from datasets import Dataset
     from trl import DPOConfig
 

@@ -79,6 +79,7 @@ def loop_fit(make_objective: Callable[[Student, Sequence[Any], Training], Object
 
 
 def autocast(student: Student, params: Training) -> Any:
+    """The mixed-precision context of one step, on the student's device."""
     return torch.autocast(
         student.model.device.type, dtype=torch.bfloat16, enabled=use_bf16(params.precision)
     )

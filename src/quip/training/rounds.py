@@ -63,6 +63,7 @@ def table(rounds: int, arms: Sequence[str]) -> dict[str, Any]:
 
 
 def attempt(model: str, to: str, metrics: str) -> dict[str, str]:
+    """The entry of a student in `attempts`: its model and the folders of its results."""
     return {"model": model, "to": to, "metrics": metrics}
 
 
@@ -72,6 +73,7 @@ def reference(arm: str) -> str:
 
 
 def training(arm: str, start: str, folder: str, rounds: int) -> dict[str, Any]:
+    """The entry of one training in `trainings`, without its outputs."""
     objective = OBJECTIVES[arm]
     return {
         "arm": arm,

@@ -49,6 +49,8 @@ def imitate(
 
 
 def make_trl_fit(held_out: Pairs, params: Imitation) -> trainer.Fit:
+    """A Fit by TRL's SFTTrainer, for a causal student."""
+
     def make_trainer(student: Student, rows: Pairs, shared: dict[str, Any]) -> Any:
         from datasets import Dataset
         from trl import SFTConfig
@@ -72,10 +74,13 @@ def make_trl_fit(held_out: Pairs, params: Imitation) -> trainer.Fit:
 
 
 def prompt_completion(pairs: Pairs) -> list[dict[str, str]]:
+    """The pairs in TRL's format: prompt, completion."""
     return [{"prompt": prompt(p.literal), "completion": completion(p.paraphrase)} for p in pairs]
 
 
 def make_loop_fit(held_out: Pairs) -> trainer.Fit:
+    """A Fit by quip's own loop, for an encoder-decoder."""
+
     def make_objective(student: Student, rows: Pairs, params: trainer.Training) -> Objective:
         def loss(batch: Pairs) -> tuple[list[Mean], Metrics]:
             logits, labels = forward(student, as_texts(batch), params.max_length)

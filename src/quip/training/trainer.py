@@ -121,6 +121,7 @@ def arguments(params: Training, scratch: Path, rows: int) -> dict[str, Any]:
 
 
 def peft_config(lora: Lora | None, family: Family = "causal") -> Any:
+    """PEFT's configuration of the adapters; None without them."""
     if lora is None:
         return None
     from peft import LoraConfig
@@ -301,6 +302,7 @@ def merge_log(history: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
 
 
 def write_curve(path: Path, rows: Sequence[dict[str, float]]) -> None:
+    """Write the training curve as CSV, with the columns that have a value."""
     names = [name for name in COLUMNS.values() if any(name in row for row in rows)]
     with atomic(path) as handle:
         writer = csv.DictWriter(handle, ["step", *names], lineterminator="\n")

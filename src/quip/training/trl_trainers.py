@@ -61,8 +61,8 @@ class PackedDpoTrainer(ShardedTrainer, DPOTrainer):
     """
 
     def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
-        """TRL's own passes them on through a file in the first process's temporary folder, which
-        other machines cannot read."""
+        """Replaces TRL's own, which passes them on in a file of the first process's temporary
+        folder."""
         enable_packing(base_model(self.model))
         places = distributed.even_shard(len(dataset))
         found: list[tuple[float, float]] = []

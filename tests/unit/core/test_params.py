@@ -25,7 +25,7 @@ class Align(Section):
 GOOD = "align:\n  beta: 0.1\n  epochs: 2\n  splits: [val]\n  adapter: null\n"
 
 
-def refused(text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+def refusal(text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ParamsError) as caught:
@@ -85,38 +85,38 @@ def test_a_mistake_is_named_by_its_key(
 ) -> None:
     assert old in GOOD
     text = GOOD.replace(old, new)
-    assert refused(text, monkeypatch, tmp_path) == f"params.yaml: {message}"
+    assert refusal(text, monkeypatch, tmp_path) == f"params.yaml: {message}"
 
 
 def test_a_missing_section_is_named_with_the_nearest(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    message = refused("alignn: {}\n", monkeypatch, tmp_path)
+    message = refusal("alignn: {}\n", monkeypatch, tmp_path)
     assert message == "params.yaml: section 'align' is missing. Did you mean 'alignn'?"
 
 
 def test_an_empty_section_misses_its_first_key(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    message = refused("align:\n", monkeypatch, tmp_path)
+    message = refusal("align:\n", monkeypatch, tmp_path)
     assert message == "params.yaml: key 'align.beta' is missing."
 
 
 def test_a_section_that_is_no_mapping_is_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    message = refused("align: 3\n", monkeypatch, tmp_path)
+    message = refusal("align: 3\n", monkeypatch, tmp_path)
     assert message.startswith("params.yaml: key 'align' is 3: Input should be a valid dictionary")
 
 
 def test_bad_yaml_is_named_by_line_and_column(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    message = refused("align:\n  beta: 0.1\n  epochs: [2\n", monkeypatch, tmp_path)
+    message = refusal("align:\n  beta: 0.1\n  epochs: [2\n", monkeypatch, tmp_path)
     assert message == (
         "params.yaml, line 4, column 1: not YAML (expected ',' or ']', but got '<stream end>')."
     )
-    tab = refused("align:\n\tbeta: 0.1\n", monkeypatch, tmp_path)
+    tab = refusal("align:\n\tbeta: 0.1\n", monkeypatch, tmp_path)
     assert tab.startswith("params.yaml, line 2, column 1: not YAML (found character '\\t'")
 
 
@@ -124,7 +124,7 @@ def test_bad_yaml_is_named_by_line_and_column(
 def test_a_file_without_sections_is_refused(
     text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    message = refused(text, monkeypatch, tmp_path)
+    message = refusal(text, monkeypatch, tmp_path)
     assert message == "params.yaml: expected sections such as 'teacher:', found no mapping."
 
 

@@ -111,7 +111,7 @@ def tokenizer() -> Any:
 
 
 @pytest.fixture
-def proportioned(tokenizer: Any) -> Iterator[Callable[[], student.Student]]:
+def proportioned_student(tokenizer: Any) -> Iterator[Callable[[], student.Student]]:
     """Students whose parts cost as SmolLM2-135M's: the head 0.27 of the layers, attention little.
     All with the same weights."""
     config = LlamaConfig(
@@ -188,25 +188,25 @@ def curve(trainer: Any) -> list[dict[str, float]]:
     "terms", [["sigmoid"], ["ipo", "sft"], ["sigmoid_norm"]], ids=lambda terms: "+".join(terms)
 )
 def test_dpo_has_trl_s_loss_curve_and_figures(
-    terms: list[str], proportioned: Any, tmp_path: Path
+    terms: list[str], proportioned_student: Any, tmp_path: Path
 ) -> None:
     """Same batches in the same order, to 1e-4 in every figure that TRL logs, after four steps."""
     from trl import DPOTrainer
 
     more = {"loss_type": terms, "loss_weights": [1.0] * len(terms)}
-    theirs = curve(dpo(DPOTrainer, proportioned, tmp_path / "a", **more))
-    ours = curve(dpo(PackedDpoTrainer, proportioned, tmp_path / "b", **more))
+    theirs = curve(dpo(DPOTrainer, proportioned_student, tmp_path / "a", **more))
+    ours = curve(dpo(PackedDpoTrainer, proportioned_student, tmp_path / "b", **more))
     assert len(theirs) == len(ours) == 4
     assert len({row["loss"] for row in ours}) == 4
     for row, expected in zip(ours, theirs, strict=True):
         assert row == pytest.approx(expected, abs=1e-4, rel=1e-4)
 
 
-def test_sft_has_trl_s_loss_curve_and_figures(proportioned: Any, tmp_path: Path) -> None:
+def test_sft_has_trl_s_loss_curve_and_figures(proportioned_student: Any, tmp_path: Path) -> None:
     from trl import SFTTrainer
 
-    theirs = curve(sft(SFTTrainer, proportioned, tmp_path / "a"))
-    ours = curve(sft(PackedSftTrainer, proportioned, tmp_path / "b"))
+    theirs = curve(sft(SFTTrainer, proportioned_student, tmp_path / "a"))
+    ours = curve(sft(PackedSftTrainer, proportioned_student, tmp_path / "b"))
     assert len(ours) == 4
     assert ours[-1]["loss"] < ours[0]["loss"]
     for row, expected in zip(ours, theirs, strict=True):
@@ -218,20 +218,24 @@ def whole(make: Callable[[], Any]) -> int:
     return count_operations(lambda: make().train())
 
 
-def test_dpo_takes_1_6_times_fewer_operations_than_trl(proportioned: Any, tmp_path: Path) -> None:
+def test_dpo_takes_1_6_times_fewer_operations_than_trl(
+    proportioned_student: Any, tmp_path: Path
+) -> None:
     """Of a whole training of two epochs, the reference's pass included."""
     from trl import DPOTrainer
 
-    theirs = whole(lambda: dpo(DPOTrainer, proportioned, tmp_path / "a"))
-    ours = whole(lambda: dpo(PackedDpoTrainer, proportioned, tmp_path / "b"))
+    theirs = whole(lambda: dpo(DPOTrainer, proportioned_student, tmp_path / "a"))
+    ours = whole(lambda: dpo(PackedDpoTrainer, proportioned_student, tmp_path / "b"))
     assert theirs / ours >= 1.6
 
 
-def test_sft_takes_1_2_times_fewer_operations_than_trl(proportioned: Any, tmp_path: Path) -> None:
+def test_sft_takes_1_2_times_fewer_operations_than_trl(
+    proportioned_student: Any, tmp_path: Path
+) -> None:
     from trl import SFTTrainer
 
-    theirs = whole(lambda: sft(SFTTrainer, proportioned, tmp_path / "a"))
-    ours = whole(lambda: sft(PackedSftTrainer, proportioned, tmp_path / "b"))
+    theirs = whole(lambda: sft(SFTTrainer, proportioned_student, tmp_path / "a"))
+    ours = whole(lambda: sft(PackedSftTrainer, proportioned_student, tmp_path / "b"))
     assert theirs / ours >= 1.2
 
 
@@ -243,12 +247,12 @@ def test_an_encoder_decoder_reads_a_literal_once_for_all_its_candidates(tiny_bar
     texts = [f"{text} again" for text in literals for _ in range(k)]
     rows = [i for i in range(len(literals)) for _ in range(k)]
 
-    def passed(batch: Texts) -> int:
+    def forward_operations(batch: Texts) -> int:
         with torch.no_grad():
             return count_operations(lambda: forward(one, batch, 128))
 
-    shared = passed(Texts(literals, rows, texts))
-    repeated = passed(Texts([literals[i] for i in rows], range(len(rows)), texts))
+    shared = forward_operations(Texts(literals, rows, texts))
+    repeated = forward_operations(Texts([literals[i] for i in rows], range(len(rows)), texts))
     ids = pad_rows([one.tokenizer(text)["input_ids"] for text in literals], 1)
     with torch.no_grad():
         encoder = count_operations(lambda: one.model.get_encoder()(input_ids=ids))

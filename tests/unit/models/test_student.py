@@ -26,7 +26,7 @@ def folder(tiny_student: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_student, tmp_path / "student"))
 
 
-def refused(folder: Path) -> str:
+def refusal(folder: Path) -> str:
     with pytest.raises(WeightsError) as caught:
         student.load(folder)
     assert "\n" not in str(caught.value)
@@ -113,7 +113,7 @@ def test_a_tokenizer_without_padding_pads_with_its_end(folder: Path) -> None:
 
 
 def test_a_missing_folder_is_refused() -> None:
-    message = refused(Path("models/nothing/here"))
+    message = refusal(Path("models/nothing/here"))
     assert message.startswith("student base 'models/nothing/here': no such folder. Wanted: ")
 
 
@@ -179,13 +179,13 @@ def test_a_tokenizer_that_cannot_end_a_text_is_refused(folder: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.eos_token = tokenizer.pad_token = None
     tokenizer.save_pretrained(folder)
-    assert refused(folder) == f"student '{folder}': its tokenizer has no end-of-sequence token."
+    assert refusal(folder) == f"student '{folder}': its tokenizer has no end-of-sequence token."
 
 
 def test_pickled_weights_are_never_opened(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     torch.save({}, folder / "pytorch_model.bin")
-    assert "model.safetensors" in refused(folder)
+    assert "model.safetensors" in refusal(folder)
 
 
 def test_code_that_comes_with_a_model_is_never_run(folder: Path) -> None:
@@ -193,7 +193,7 @@ def test_code_that_comes_with_a_model_is_never_run(folder: Path) -> None:
     (folder / "mine.py").write_text(f"open({str(marker)!r}, 'w')\nclass Config: ...\n")
     auto = {"AutoConfig": "mine.Config", "AutoModelForCausalLM": "mine.Model"}
     edit(folder / "config.json", model_type="mine", auto_map=auto)
-    assert "cannot be loaded" in refused(folder)
+    assert "cannot be loaded" in refusal(folder)
     assert not marker.exists()
 
 
@@ -207,9 +207,9 @@ def test_code_that_comes_with_a_model_is_never_run(folder: Path) -> None:
 )
 def test_a_damaged_file_is_one_clear_line(folder: Path, name: str, content: bytes) -> None:
     (folder / name).write_bytes(content)
-    assert refused(folder).startswith(f"student '{folder}' cannot be loaded: ")
+    assert refusal(folder).startswith(f"student '{folder}' cannot be loaded: ")
 
 
 def test_a_folder_without_a_model_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "NOT_TRAINED").write_text("Add 'ft' to `arms`.")
-    assert refused(tmp_path).startswith(f"student '{tmp_path}' cannot be loaded: ")
+    assert refusal(tmp_path).startswith(f"student '{tmp_path}' cannot be loaded: ")

@@ -83,8 +83,8 @@ def index(cache, monkeypatch) -> Index:
 
 
 @pytest.fixture
-def hashed(monkeypatch) -> list[Path]:
-    """The files that were hashed, in order."""
+def hashed_files(monkeypatch) -> list[Path]:
+    """The hashed files, in order."""
     files: list[Path] = []
     real = weights.sha256
     monkeypatch.setattr(weights, "sha256", lambda file: files.append(file) or real(file))
@@ -216,18 +216,18 @@ def test_a_full_disk_is_left_to_the_caller(cache, index):
     assert caught.value.errno == errno.ENOSPC
 
 
-def test_a_verified_file_is_not_hashed_again(cache, index, hashed):
+def test_a_verified_file_is_not_hashed_again(cache, index, hashed_files):
     weights.path("tiny")
-    assert len(hashed) == 1
+    assert len(hashed_files) == 1
     weights.path("tiny")
-    assert len(hashed) == 1
+    assert len(hashed_files) == 1
 
 
-def test_a_changed_file_is_hashed_again(cache, index, hashed):
+def test_a_changed_file_is_hashed_again(cache, index, hashed_files):
     file = weights.path("tiny")
     os.utime(file, (1, 1))
     weights.path("tiny")
-    assert hashed[1:] == [file]
+    assert hashed_files[1:] == [file]
 
     file.write_bytes(CONTENT[:-1])
     with pytest.raises(WeightsError, match="found 30 bytes"):
@@ -242,11 +242,11 @@ def test_a_stamp_of_another_pin_counts_for_nothing(cache, index, monkeypatch):
         weights.path("tiny")
 
 
-def test_a_garbled_stamp_counts_for_nothing(cache, index, hashed):
+def test_a_garbled_stamp_counts_for_nothing(cache, index, hashed_files):
     file = weights.path("tiny")
     weights.stamp_path(file).write_text("{")
     weights.path("tiny")
-    assert len(hashed) == 2
+    assert len(hashed_files) == 2
 
 
 def test_two_processes_do_not_fetch_at_once(cache, index):

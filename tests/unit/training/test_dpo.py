@@ -48,7 +48,7 @@ def folder(request: pytest.FixtureRequest) -> Path:
     return found
 
 
-def moved(folder: Path) -> Student:
+def load_moved(folder: Path) -> Student:
     """A student that differs from the reference."""
     found = student.load(folder)
     generator = torch.Generator().manual_seed(1)
@@ -62,7 +62,7 @@ def loss(
     folder: Path, rows: list[Preference], smoothing: Smoothing, term: str = "sigmoid"
 ) -> float:
     """The loss of quip's own loop on one batch of all rows."""
-    objective = dpo_objective(moved(folder), rows, PARAMS, BETA, smoothing, {term: 1.0})
+    objective = dpo_objective(load_moved(folder), rows, PARAMS, BETA, smoothing, {term: 1.0})
     terms, _ = objective.loss(reference_logps(student.load(folder), rows, PARAMS))
     return float(sum(term.value.item() for term in terms))
 
@@ -70,7 +70,7 @@ def loss(
 def margins(folder: Path) -> list[float]:
     """beta ((chosen - ref_chosen) - (rejected - ref_rejected)) of every pair."""
     gaps = []
-    for one in (moved(folder), student.load(folder)):
+    for one in (load_moved(folder), student.load(folder)):
         with torch.no_grad():
             logps = sequence_logps(*forward(one, both_texts(pairs()), 64))[0]
         gaps.append(logps[:3] - logps[3:])
@@ -149,7 +149,7 @@ def by_trl(
     shared = {"output_dir": str(out), "report_to": "none", "use_cpu": True, "bf16": False}
     shared |= {"per_device_train_batch_size": 3, "gradient_checkpointing": False}
     trainer = dpo.dpo_trainer(student.load(folder), rows, shared, None, settings)
-    trainer.model.load_state_dict(moved(folder).model.state_dict())
+    trainer.model.load_state_dict(load_moved(folder).model.state_dict())
     batch = next(iter(trainer.get_train_dataloader()))
     return float(trainer.compute_loss(trainer.model, batch).item())
 

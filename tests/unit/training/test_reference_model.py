@@ -53,7 +53,7 @@ def logps(one: student.Student) -> torch.Tensor:
     return sequence_logps(*forward(one, both_texts(PAIRS), 64))[0]
 
 
-def adapted(one: student.Student) -> student.Student:
+def add_adapters(one: student.Student) -> student.Student:
     from peft import LoraConfig, get_peft_model
 
     one.model = get_peft_model(one.model, LoraConfig(r=2, target_modules="all-linear"))
@@ -61,7 +61,7 @@ def adapted(one: student.Student) -> student.Student:
 
 
 @FAMILIES
-@pytest.mark.parametrize("make", [lambda one: one, adapted], ids=["bare", "adapters"])
+@pytest.mark.parametrize("make", [lambda one: one, add_adapters], ids=["bare", "adapters"])
 def test_a_student_has_the_reference_weights_in_the_context_and_its_own_afterwards(
     family: str, make: Any, folders: Callable[[str], tuple[Path, Path]]
 ) -> None:
@@ -79,7 +79,7 @@ def test_adapters_added_in_the_context_stay(folders: Callable[[str], tuple[Path,
     one = student.load(own)
     before = logps(one)
     with reference_weights(other, one.model, own):
-        adapted(one)
+        add_adapters(one)
     assert torch.equal(logps(one), before)
     assert any("lora_" in name for name, _ in one.model.named_parameters())
 

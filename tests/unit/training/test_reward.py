@@ -97,7 +97,7 @@ def grown(encoder: Path) -> reward_model.RewardModel:
     return reward.train(PAIRS, PARAMS)
 
 
-def compared(a: str, b: str, word: str = "bus") -> Comparison:
+def comparison(a: str, b: str, word: str = "bus") -> Comparison:
     return Comparison("x", "test", f"I lost my {word}.", "dpo", "sft", a, b)
 
 
@@ -155,7 +155,7 @@ def test_texts_of_a_batch_are_ranked_by_their_grades_within_one_scale() -> None:
 
 def test_the_ranking_term_enters_with_its_weight_and_votes_have_none() -> None:
     values = torch.tensor([0.3, -0.2, 0.1, 0.4])
-    pairs = [graded(2.0, 1.0), PAIRS[1]]
+    pairs = [graded_pair(2.0, 1.0), PAIRS[1]]
     batch = reward.weighted_pairs(pairs, False, Random(1))
     alone, half, whole = (reward.batch_loss(batch, values, w).item() for w in (0.0, 0.5, 1.0))
     assert half > alone
@@ -164,19 +164,24 @@ def test_the_ranking_term_enters_with_its_weight_and_votes_have_none() -> None:
     assert reward.batch_loss(votes, values, 1.0) == reward.batch_loss(votes, values, 0.0)
 
 
-def graded(better: float, worse: float, source: str = "file") -> GradedPair:
+def graded_pair(better: float, worse: float, source: str = "file") -> GradedPair:
     return PAIRS[0].model_copy(update={"grades": (better, worse), "source": source})
 
 
 def test_a_pair_weighs_as_much_as_its_grades_differ() -> None:
-    pairs = [graded(1.0, 0.0), graded(4.0, 1.0), PAIRS[1], graded(90.0, 10.0, "in percent")]
+    pairs = [
+        graded_pair(1.0, 0.0),
+        graded_pair(4.0, 1.0),
+        PAIRS[1],
+        graded_pair(90.0, 10.0, "in percent"),
+    ]
     assert reward.gap_weights(pairs) == [0.5, 1.5, 1.0, 1.0]
     rows = reward.weighted_pairs(pairs, False, Random(1))
     assert sorted(row.weight for row in rows) == [0.5, 1.0, 1.0, 1.5]
 
 
 def test_pairs_of_equal_grades_have_weight_one() -> None:
-    assert reward.gap_weights([graded(2.0, 2.0), graded(1.0, 1.0)]) == [1.0, 1.0]
+    assert reward.gap_weights([graded_pair(2.0, 2.0), graded_pair(1.0, 1.0)]) == [1.0, 1.0]
 
 
 def test_a_wide_gap_is_learned_where_votes_contradict_each_other(encoder: Path) -> None:
@@ -260,7 +265,7 @@ def test_swapping_the_texts_gives_exactly_the_complement(
     rows = critic.ask(
         LEARNED,
         tmp_path,
-        [compared(pair.better, pair.worse), compared(pair.worse, pair.better)],
+        [comparison(pair.better, pair.worse), comparison(pair.worse, pair.better)],
         "test",
     ).rows
     debias = Debias(method="log_odds", scale=30.0, per_word=-5.0)
@@ -275,13 +280,13 @@ def test_swapping_the_texts_gives_exactly_the_complement(
 
 def test_a_text_against_itself_is_a_tie(grown: reward_model.RewardModel, tmp_path: Path) -> None:
     reward_model.save(grown, tmp_path)
-    row = critic.ask(LEARNED, tmp_path, [compared("same", "same")], "test").rows[0]
+    row = critic.ask(LEARNED, tmp_path, [comparison("same", "same")], "test").rows[0]
     assert (row.forward.p_first, row.forward.source) == (0.5, "identical")
 
 
 def test_a_learned_critic_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no learned critic here\. Run `dvc repro reward`"):
-        critic.ask(LEARNED, tmp_path, [compared("a", "b")], "test")
+        critic.ask(LEARNED, tmp_path, [comparison("a", "b")], "test")
 
 
 # ---- the stage
