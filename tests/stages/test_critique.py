@@ -30,7 +30,7 @@ def candidates(key: str, *texts: str, split: Split = "train") -> list[Candidate]
     ]
 
 
-def chosen(
+def choose(
     *texts: str,
     ngram: int = 1,
     length_ratio: tuple[float, float] = (0.8, 1.25),
@@ -77,7 +77,7 @@ def test_a_distance_is_symmetric_and_between_0_and_1(a: str, b: str, n: int) -> 
 
 
 def test_the_most_diverse_pair_is_compared() -> None:
-    pairs, dropped = chosen(
+    pairs, dropped = choose(
         "the bus left me", "the bus left us", "a cat sat down", "the cat sat us"
     )
     assert pairs == [("the bus left me", "a cat sat down")]
@@ -87,25 +87,25 @@ def test_the_most_diverse_pair_is_compared() -> None:
 def test_texts_of_unlike_length_are_not_compared() -> None:
     """The critic favours longer texts: 10 words against 8 are allowed, against 7 not."""
     ten, eight, seven = "a " * 10, "b " * 8, "c " * 7
-    assert chosen(ten.strip(), eight.strip())[0] == [(ten.strip(), eight.strip())]
-    assert chosen(ten.strip(), seven.strip()) == ([], {"length_ratio": 1})
-    assert chosen(seven.strip(), ten.strip()) == ([], {"length_ratio": 1})
+    assert choose(ten.strip(), eight.strip())[0] == [(ten.strip(), eight.strip())]
+    assert choose(ten.strip(), seven.strip()) == ([], {"length_ratio": 1})
+    assert choose(seven.strip(), ten.strip()) == ([], {"length_ratio": 1})
 
 
 def test_a_less_diverse_pair_of_like_length_is_taken_instead() -> None:
-    pairs, _ = chosen("a b c d", "a b c e", "x")
+    pairs, _ = choose("a b c d", "a b c e", "x")
     assert pairs == [("a b c d", "a b c e")]
 
 
 def test_an_input_whose_samples_are_all_alike_is_dropped_by_that_reason() -> None:
-    assert chosen("same", "same", "same") == ([], {"all_alike": 1})
-    assert chosen("only one", "") == ([], {"all_alike": 1})
+    assert choose("same", "same", "same") == ([], {"all_alike": 1})
+    assert choose("only one", "") == ([], {"all_alike": 1})
 
 
 def test_three_texts_are_compared_each_with_each() -> None:
     """Two of these five lie apart from the others; the third is the most unlike both."""
     texts = ("a b c d", "a b c e", "f g h i", "a b h i", "k l m n")
-    pairs, dropped = chosen(*texts, compare=3)
+    pairs, dropped = choose(*texts, compare=3)
     assert pairs == [
         ("a b c d", "f g h i"),
         ("a b c d", "k l m n"),
@@ -117,7 +117,7 @@ def test_three_texts_are_compared_each_with_each() -> None:
 def test_every_two_texts_of_a_group_have_similar_lengths() -> None:
     """8 words are near 9 and 9 near 11, but 8 not 11: of the three only two are compared."""
     eight, nine, eleven = ("a " * 8).strip(), ("b " * 9).strip(), ("c " * 11).strip()
-    assert chosen(eight, nine, eleven, compare=3)[0] == [(eight, nine)]
+    assert choose(eight, nine, eleven, compare=3)[0] == [(eight, nine)]
 
 
 def test_only_training_candidates_are_compared() -> None:
