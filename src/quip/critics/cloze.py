@@ -22,7 +22,14 @@ from quip.critics.debiasing import sigmoid
 from quip.llm.connection import LLM
 from quip.llm.requests import prompts
 from quip.llm.requests.chat import ModelReply
-from quip.llm.requests.protocols import ECHO, FORCED, TOKENS, NoEcho, scoring, tokenizing
+from quip.llm.requests.protocols import (
+    ECHO,
+    FORCED,
+    TOKENS,
+    NoEcho,
+    scoring_request,
+    tokenize_request,
+)
 from quip.runtime.errors import EndpointError
 
 NO_QUESTION = "cloze_alone"
@@ -67,7 +74,7 @@ def likelihoods(
     """
     forced = llm.settings.embedded
     cut = tokenize(llm, [text for _, text in scored], what) if forced else {}
-    requests = [scoring(start, text, cut.get(text)) for start, text in scored]
+    requests = [scoring_request(start, text, cut.get(text)) for start, text in scored]
     try:
         replies = list(llm.ask(requests, what, len(requests), FORCED if forced else ECHO))
     except NoEcho as error:
@@ -81,7 +88,7 @@ def likelihoods(
 def tokenize(llm: LLM, texts: Sequence[str], what: str) -> dict[str, list[int]]:
     """{text: its tokens by the embedded engine}."""
     texts = list(dict.fromkeys(texts))
-    replies = llm.ask([tokenizing(text) for text in texts], what, len(texts), TOKENS)
+    replies = llm.ask([tokenize_request(text) for text in texts], what, len(texts), TOKENS)
     cut = zip(texts, replies, strict=True)
     return {text: [int(token) for token in reply.text.split()] for text, reply in cut if reply}
 

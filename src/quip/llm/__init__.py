@@ -1,20 +1,20 @@
-"""Large models behind an endpoint: scheduled, retried, stored, paid once.
+"""Calls to large models at an endpoint: scheduled, retried, stored and paid once.
 
 Imports only data, models, tracking, core and runtime.
 
-    batch_api     calls handed in as a batch
-    budget        no call that could pass `budget.money`
-    call_outputs  the calls of a stage as an output of it
+    batch_api     calls submitted as a batch
+    budget        the guard of `budget.money`
+    call_outputs  the calls of a stage as one of its outputs
     connection    one endpoint in the role of teacher, critic or judge
-    costs         prices and counts
+    costs         prices and the ledger of a stage
     endpoints     the params sections `endpoints` and `budget`
-    http          one HTTP call and what its failure means
-    progress      progress of the calls of a stage
-    rate_limit    how many calls may be in flight
+    http          one HTTP call and the kinds of its failure
+    progress      progress bar of a stage's calls
+    rate_limit    adaptive limit of calls in flight
     recorded      replies from a file in place of an address
-    reply_store   every reply that was paid for
-    requests/     what is asked and what of a reply is believed
-    retries       which failed calls are tried again, and when
-    scheduler     the calls of one stage
-    session       what the calls of one stage share
+    reply_store   the store of paid replies
+    requests/     requests, and the checks of their replies
+    retries       the retry policy
+    scheduler     the online calls of one stage
+    session       shared state of the calls of one stage
 """

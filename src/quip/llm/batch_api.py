@@ -1,9 +1,10 @@
-"""Calls handed in as a batch, in OpenAI's file format, and picked up by a later run.
+"""Batch calls in OpenAI's file format: submitted by one run, collected by a later one.
 
-A run looks up the batches that hold its rows (their ids are in the call store), takes what is
-ready, asks online for rows that a batch did not answer, hands in the rows of no batch, and ends
-with exit code 3 while anything is outstanding. With `base_url: files` nothing is sent: the file is
-left in .quip/batches for `vllm run-batch`, and its output is read from beside it.
+A run looks up the batches with its rows (their ids are in the call store) and stores the answers of
+finished ones. Rows that a batch failed to answer are asked online, rows of no batch are submitted
+as a new one, and the run ends with exit code 3 while a batch is outstanding. With `base_url: files`
+nothing is sent: the file stays in .quip/batches for `vllm run-batch`, whose output is read from the
+same folder.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ from quip.llm.session import Item, Session
 from quip.runtime import paths
 from quip.runtime.errors import EndpointError
 
-MOST_ROWS = 10_000
-"""Of one batch: its answers then stay under the largest body that is read."""
+MAX_ROWS = 10_000
+"""Rows of one batch, so that its answers stay below the largest body that is read."""
 SHORT = 16
-"""Letters of a key that stand for it in the list of a batch's rows."""
+"""Length of the key prefixes in the list of a batch's rows."""
 RUNNING = {"validating", "in_progress", "finalizing", "cancelling"}
 LOOK_SECONDS = 0.5
 
@@ -48,7 +49,7 @@ class Batches:
         self.waiting = 0
 
     async def collect(self, missing: Iterable[Item]) -> Iterator[Item]:
-        """Take what is ready and hand in what is new; the rows that are left to online calls."""
+        """Store finished answers and submit new rows; returns the rows left to online calls."""
         rows = dict(missing)
         turn = sha256(f"{self.base_url} {self.settings.model}".encode()).hexdigest()
         while not self.store.lock_key(turn):
@@ -64,7 +65,7 @@ class Batches:
         return ((key, rows[key]) for key in sorted(failed))
 
     async def look(self, rows: Rows) -> tuple[set[str], set[str]]:
-        """The rows that finished batches did not answer, and those of unfinished ones."""
+        """The rows that finished batches failed to answer, and the rows of unfinished batches."""
         failed, outstanding = set[str](), set[str]()
         self.store.refresh()
         for record in list(self.store.batches.values()):
@@ -84,7 +85,7 @@ class Batches:
         return failed, outstanding
 
     async def answers(self, name: str, batch: str) -> list[bytes] | None:
-        """The files of answers of a batch; None while it is not ready."""
+        """The contents of a batch's answer files; None while the batch is not ready."""
         if self.settings.by_file:
             file = output(name)
             return [file.read_bytes()] if file.is_file() else None
@@ -97,7 +98,7 @@ class Batches:
         return [await self.send("GET", f"/files/{file}/content") for file in files]
 
     def take(self, content: bytes, held: Rows) -> None:
-        """Store every answer that is one; the others are left for online calls."""
+        """Store every readable answer; the other rows are left to online calls."""
         session = self.session
         for line in content.splitlines():
             key, body = answer(line)
@@ -114,7 +115,7 @@ class Batches:
 
     async def hand_in(self, rows: Rows) -> None:
         items = iter(rows.items())
-        while part := dict(islice(items, MOST_ROWS)):
+        while part := dict(islice(items, MAX_ROWS)):
             name = sha256(" ".join(sorted(part)).encode()).hexdigest()
             most = sum(self.session.ledger.most(request, batch=True) for request in part.values())
             self.budget.check_batch(most)
@@ -133,7 +134,10 @@ class Batches:
         return {"custom_id": key, "method": "POST", "url": f"/v1{route.path}", "body": body}
 
     async def submit(self, name: str) -> str:
-        """The id of the batch `name`; a kill between handing in and noting it costs nothing."""
+        """Submit the batch `name`, unless the provider has it already; returns its id.
+
+        The look-up makes a kill between submission and its record harmless.
+        """
         known = json.loads(await self.send("GET", "/batches?limit=100")).get("data") or []
         for found in known:
             running = found["status"] in RUNNING | {"completed"}
@@ -153,7 +157,8 @@ class Batches:
     async def send(
         self, method: str, address: str, data: Any = None, kind: str | None = "application/json"
     ) -> bytes:
-        """One request that must succeed; its body. A form is sent once, since it is used up."""
+        """The body of one request that must succeed, after retries; a form cannot be sent twice.
+        Raises EndpointError."""
         tries = 1 if isinstance(data, aiohttp.FormData) else self.settings.retries + 1
         for left in reversed(range(tries)):
             try:
@@ -185,7 +190,7 @@ def output(name: str) -> Path:
 
 
 def answer(line: bytes) -> tuple[str, bytes]:
-    """(key, body of the answer) of one line; what cannot be read has no key."""
+    """(key, body of the answer) of one line; an unreadable line has an empty key."""
     try:
         found = json.loads(line)
         body = (found.get("response") or {}).get("body") or {"error": found.get("error")}

@@ -1,4 +1,4 @@
-"""The budget: no call and no batch is made that could take the call store past `budget.money`."""
+"""Budget guard: refuses calls and batches that could take the call store past `budget.money`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from quip.llm.session import Session
 from quip.runtime.errors import EndpointError, ParamsError
 
 LOOK_SECONDS = 0.02
-"""How often a call that waits for room in the budget looks again."""
+"""Seconds between two checks of a call that waits for room in the budget."""
 
 
 class BudgetGuard:
-    """Holds one session to its budget. `reserved` is the most that the calls in flight can cost."""
+    """The budget of one session. `reserved` is the most that the calls in flight can cost."""
 
     def __init__(self, session: Session) -> None:
         self.session, self.store = session, session.store
@@ -29,13 +29,13 @@ class BudgetGuard:
         if self.limit is not None and not free:
             raise ParamsError(
                 f"params.yaml: budget.money needs endpoints.{self.session.name}.price_in and "
-                "price_out; without prices nothing can be counted against it."
+                "price_out; without prices the cost of a call is unknown."
             )
 
     async def reserve(self, request: Request) -> float:
-        """Reserve the most that a call can cost, once the budget has room for it.
+        """Wait until the budget has room for a call, then reserve the most that it can cost.
 
-        Raises EndpointError when there is no room and no call in flight could make any.
+        Raises EndpointError when there is no room and no call is in flight that could free some.
         """
         most = self.session.ledger.most(request)
         while self.limit is not None and most:
@@ -49,7 +49,7 @@ class BudgetGuard:
         return most
 
     def release(self, most: float) -> None:
-        """End a reservation; what the call really cost is in the store by now."""
+        """End a reservation; the store holds the real cost of the call by now."""
         self.reserved -= most
 
     def check_batch(self, most: float) -> None:

@@ -1,13 +1,13 @@
-"""The calls of a stage as an output of it: `data/calls/STAGE.jsonl`.
+"""Calls of a stage as one of its outputs: `data/calls/STAGE.jsonl`.
 
 A stage that asks a large model also writes the replies it used: key, model, reply and, for `quip
-calls export`, what the call is about, in the order of first use, without times, prices or what the
-provider had in its cache. So the file follows from the questions and their answers, and DVC caches,
-pushes and pulls it as any other output.
+calls export`, what the call is about, in the order of first use, without times, prices and counts
+of cached tokens. The file is determined by the requests and their replies, and DVC caches, pushes
+and pulls it like any other output.
 
-A call store that is empty when a stage opens it, as in a fresh clone, imports these files: what is
-under data/calls, and, since DVC removes a stage's outputs before it runs the stage, what DVC's
-cache holds of those that dvc.lock names.
+A call store that is empty when a stage opens it, as in a fresh clone, imports the files under
+data/calls. DVC removes a stage's outputs before it runs the stage, so the files that dvc.lock names
+are imported from DVC's cache, too.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ class Call(BaseModel):
 Used = dict[str, tuple[str, About | None]]
 """key -> (model, what the call is about), in the order of first use."""
 USED: ContextVar[Used | None] = ContextVar("used", default=None)
-"""The calls that the stage which runs here has used."""
+"""The calls that the running stage has used."""
 
 
 @contextmanager
 def record_calls(file: str | Path) -> Iterator[None]:
-    """Write the calls that are used inside of this block to `file`, at its end. Where none is used
-    the file is empty; after an exception there is none."""
+    """Write the calls used inside this block to `file` at its end; the file is empty when there
+    are none. An exception leaves no file."""
     token = USED.set({})
     try:
         yield
@@ -61,7 +61,7 @@ def record_calls(file: str | Path) -> Iterator[None]:
 
 
 def note_used(keys: Iterable[str], model: str, about: Mapping[str, About]) -> None:
-    """Note calls for `record_calls`; outside of such a block nothing is noted."""
+    """Record calls as used, inside a block of `record_calls`; elsewhere do nothing."""
     used = USED.get()
     if used is not None:
         for key in keys:
@@ -74,7 +74,7 @@ def write_calls(file: str | Path, used: Used) -> None:
 
 
 def as_lines(used: Used) -> Iterator[str]:
-    """A line a call, in order; those that failed for good have no reply and no line."""
+    """One line per call with a reply, in order; calls that failed for good have none."""
     with closing(open_store()) as store:
         for key, (model, about) in used.items():
             if (payload := store.get(key)) is not None:
@@ -102,8 +102,8 @@ def fill_empty(store: CallStore) -> None:
 
 
 def import_calls(store: CallStore) -> Counter[str]:
-    """Import every file of calls that is here or in DVC's cache. Replies by stage that the store
-    lacked, 0 included. Raises DataError, with file and line, for a file that is none of calls."""
+    """Import every file of calls under data/calls and in DVC's cache; returns the number of new
+    replies by stage. Raises DataError, with file and line, for a malformed file."""
     added = Counter[str]()
     for stage, file in call_files():
         added[stage] += sum(put(store, call) for call in read_calls(file))
@@ -111,7 +111,7 @@ def import_calls(store: CallStore) -> Counter[str]:
 
 
 def call_files() -> Iterator[tuple[str, Path]]:
-    """(name of the stage, file) of what is under data/calls, then of what DVC's cache holds."""
+    """(stage, file) of the files under data/calls, then of those in DVC's cache."""
     for file in sorted(FOLDER.glob("*.jsonl")):
         yield file.stem, file
     named = {Path(path): out["md5"] for path, out in lock_outputs().items()}
@@ -129,7 +129,7 @@ def read_calls(file: Path) -> Iterator[Call]:
 
 
 def put(store: CallStore, call: Call) -> bool:
-    """Whether the store lacked the reply. An imported reply cost nothing here."""
+    """Store an imported reply, at no cost; returns whether the store lacked it."""
     if store.get(call.key) is not None:
         return False
     reply = call.reply.model_dump_json(exclude_defaults=True)
@@ -138,7 +138,7 @@ def put(store: CallStore, call: Call) -> bool:
 
 
 def dvc_cache() -> Path:
-    """Where DVC keeps files by their md5."""
+    """The folder of DVC's cache, which holds files by their md5."""
     from dvc.repo import Repo
 
     with closing(Repo(os.getcwd())) as repo:

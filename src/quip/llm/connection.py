@@ -1,10 +1,9 @@
-"""The large model behind an OpenAI-compatible endpoint: teacher, critic and judges alike.
+"""LLM client for an OpenAI-compatible endpoint: teacher, critic and judges use the same one.
 
-Every reply is looked up in the call store first, checked before it is believed, and stored the
-moment it arrives. Nothing grows with the number of calls but their keys and what they are about:
-requests are taken one by one, replies are read back from the store. `base_url: embedded` starts the
-engine in this process, and only when something is not in the store. A recorded endpoint
-answers from its file alone.
+Each reply is looked up in the call store first, checked before use, and stored when it arrives.
+Memory grows only by the keys and what the calls are about: requests are taken one by one, replies
+are read back from the store. `base_url: embedded` starts the engine in this process, when a reply
+is missing in the store. A recorded endpoint answers from its file alone.
 """
 
 from __future__ import annotations
@@ -45,11 +44,11 @@ class LLM:
         total: int | None = None,
         route: Route = CHAT,
     ) -> Iterator[ModelReply | None]:
-        """The replies in the order of `requests`; None where a call failed for good. `route` says
-        how they are asked and read.
+        """The replies in the order of `requests`; None where a call failed for good. `route`
+        determines how requests are posted and replies read.
 
         Raises EndpointError when the endpoint cannot be used at all, or when more than the share
-        `budget.set_aside` of the calls failed. What was answered is in the store either way. A
+        `budget.set_aside` of the calls failed. Replies received until then are in the store. A
         recorded endpoint raises DataError when its file lacks a reply.
         """
         if self.settings.recorded:

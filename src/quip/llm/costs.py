@@ -1,7 +1,7 @@
-"""What calls cost: prices, the count of one stage, and the budget that stops a run.
+"""Costs of calls: prices of an endpoint and the ledger of one stage.
 
-Prices come from params.yaml; what is missing there may come from the catalogue of models that
-MLflow brings along (read as a file; importing MLflow takes seconds).
+Prices come from params.yaml. Prices that are missing there come from the catalogue of models that
+is part of MLflow, which is read as a file, since importing MLflow takes seconds.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from quip.llm.requests.chat import Request, Usage
 
 LETTERS_PER_TOKEN = 4.0
 MOST_TOKENS_PER_LETTER = 0.5
-"""For the budget's upper limit of a call that was not made yet."""
+"""Used for the upper limit of a call's cost, before it is made."""
 BATCH_SHARE = 0.5
-"""What a batch costs of the same calls online, where no catalogue says."""
+"""Price of a batch as a share of the online price, when the catalogue has none."""
 COUNTS = (
     *("calls", "stored", "failed", "refused", "retries"),
     *("prompt_tokens", "cached_tokens", "completion_tokens"),
@@ -30,7 +30,7 @@ COUNTS = (
 
 
 class Prices(NamedTuple):
-    """Money per million tokens: read, read from the provider's cache, written."""
+    """Money per million tokens: of the prompt, of its cached part, of the completion."""
 
     prompt: float = 0.0
     cached: float = 0.0
@@ -62,7 +62,7 @@ def prices(settings: Endpoint, batch: bool = False) -> Prices:
 
 @cache
 def catalogue(base_url: str, model: str) -> dict[str, Any]:
-    """MLflow's entry of prices for `model` at the provider that the address names, or {}."""
+    """MLflow's prices of `model` at the provider that the host of `base_url` names, or {}."""
     host = (urlsplit(base_url).hostname or "").split(".")
     spec = find_spec("mlflow")
     if len(host) < 2 or spec is None or not spec.submodule_search_locations:
@@ -77,8 +77,8 @@ def catalogue(base_url: str, model: str) -> dict[str, Any]:
 
 @dataclass
 class Ledger:
-    """The count of one stage. `money` is what its rows stand for, stored ones included; `paid` is
-    what this process paid, rejected replies included."""
+    """Counts and costs of one stage. `money` is the price of all its rows, stored ones included;
+    `paid` is what this process paid, rejected replies included."""
 
     settings: Endpoint
     counts: Counter[str] = field(default_factory=Counter)
@@ -96,7 +96,7 @@ class Ledger:
         self.money += prices(self.settings, self.settings.batched).of(usage)
 
     def cost(self, request: Request, usage: Usage, text: str = "", batch: bool = False) -> float:
-        """What a reply cost; where the server does not say, by its letters."""
+        """The cost of a reply; estimated from its letters when the server reports no tokens."""
         if usage == Usage():
             read, written = request.letters() / LETTERS_PER_TOKEN, len(text) / LETTERS_PER_TOKEN
             usage = Usage(round(read), 0, round(written))

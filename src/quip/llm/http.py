@@ -1,8 +1,8 @@
-"""One HTTP call to an endpoint, with a deadline by the clock, and what its failure means.
+"""HTTP client of an endpoint: one call with a wall-clock deadline, and the kind of its failure.
 
-Three kinds of failure: `TransientError` (another try may help), `Refused` and other `BadReply` of
-`quip.llm.requests.chat` (the row is at fault), EndpointError (no row can be answered: said at
-once).
+There are three kinds of failure: `TransientError` (another try may help), `Refused` and other
+`BadReply` of `quip.llm.requests.chat` (the row is at fault), and EndpointError (no row can be
+answered, so the stage stops at once).
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from quip.runtime.errors import EndpointError
 MAX_BODY = 64 * 2**20
 TRANSIENT = {408, 409, 425, 429}
 LONGEST_WAIT = 3600.0
-"""Seconds an endpoint may ask us to wait before the stage stops instead."""
+"""Longest wait in seconds that an endpoint may ask for; above it the stage stops."""
 
 
 class TransientError(Exception):
-    """A failure that another try may not meet. `wait`: seconds asked for; `busy`: too many calls
-    at once."""
+    """A failure that another try may not meet. `wait`: seconds that the endpoint asks to wait;
+    `busy`: it has too many calls at once."""
 
     def __init__(self, reason: str, wait: float | None = None, busy: bool = False) -> None:
         super().__init__(reason)
@@ -37,7 +37,7 @@ class TransientError(Exception):
 
 
 class Client:
-    """`async with Client(...)`: connections to one endpoint, kept open between calls."""
+    """Open connections to one endpoint, used as `async with Client(...)`."""
 
     def __init__(self, name: str, settings: Endpoint, base_url: str, key: str | None) -> None:
         self.name, self.settings, self.base_url = name, settings, base_url.rstrip("/")
@@ -71,7 +71,7 @@ class Client:
                     method, self.base_url + path, data=data, headers=headers, allow_redirects=False
                 ) as answer,
             ):
-                content = await whole(answer)
+                content = await read_body(answer)
         except TimeoutError:
             raise TransientError(f"no answer within {self.settings.timeout:g} s") from None
         except (aiohttp.InvalidURL, aiohttp.ClientConnectorCertificateError) as error:
@@ -108,14 +108,14 @@ class Client:
         return EndpointError(f"{self.where()}: it asks to wait {wait / 3600:.1f} hours")
 
     def clean(self, text: str) -> str:
-        """Without the key, which some servers repeat."""
+        """`text` without the API key, which some servers repeat in their messages."""
         return text.replace(self.key, "(the key)") if self.key != "none" else text
 
     def where(self) -> str:
         return describe(self.name, self.settings)
 
 
-async def whole(answer: aiohttp.ClientResponse) -> bytes:
+async def read_body(answer: aiohttp.ClientResponse) -> bytes:
     parts, size = [], 0
     async for part in answer.content.iter_chunked(2**16):
         parts.append(part)
@@ -126,7 +126,7 @@ async def whole(answer: aiohttp.ClientResponse) -> bytes:
 
 
 def message(content: bytes) -> str:
-    """What an error body says, in one short line."""
+    """The message of an error body, in one short line."""
     text = content[:2000].decode("utf-8", errors="replace")
     try:
         found = json.loads(text)

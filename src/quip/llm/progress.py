@@ -1,4 +1,4 @@
-"""How far the calls of a stage are: a bar on a terminal, a line a minute in a log."""
+"""Progress of a stage's calls: a bar on a terminal, a line a minute in a log."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ LOG_SECONDS = 60.0
 
 
 class Progress:
-    """`with Progress(what, total, note) as bar`. Stored rows move the bar but not the rate, so that
-    the time left is right after a resume. `note()` tells spend and retries."""
+    """Progress display, used as `with Progress(what, total, note) as bar`.
+
+    Stored rows advance the bar but not the rate, so that the time left is right after a resume.
+    `note()` returns the text on money and retries.
+    """
 
     def __init__(self, what: str, total: int, note: Callable[[], str]) -> None:
         self.what, self.total, self.note = what, total, note
@@ -44,7 +47,7 @@ class Progress:
             print(self.line(), file=sys.stderr, flush=True)
 
     def line(self) -> str:
-        """Rows done, rate, time left, and what `note` says."""
+        """Rows done, rate, time left and the text of `note`."""
         rate = self.fresh / max(time.monotonic() - self.began, 1e-9)
         left = f", {(self.total - self.done) / rate / 60:,.0f} min left" if rate else ""
         rows = f"{self.done:,} of {self.total:,} rows, {rate:.1f} a second{left}"

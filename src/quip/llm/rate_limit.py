@@ -1,8 +1,8 @@
-"""How many calls may be in flight, and how fast: what an endpoint takes, found by trying.
+"""Adaptive rate limit: how many calls may be in flight at an endpoint, and how fast they start.
 
-Up while more in flight answers more a second, down on 429 and on answers that slow down; pauses as
-long as the endpoint asks for; spaces calls under the requests and tokens a minute it allows; takes
-a fair share of all of it when other processes ask the same endpoint.
+The limit rises while more calls in flight give more answers a second, and falls on 429 and on
+slower answers. The limiter pauses as long as the endpoint asks, spaces calls by the allowed
+requests and tokens a minute, and takes a fair share when other processes ask the same endpoint.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from collections.abc import Mapping
 
 FIRST_LIMIT = 16
 PAYS = 1.05
-"""A higher limit pays when it answers this much more a second."""
+"""A higher limit is kept when the rate of answers rises by this factor."""
 SLOWER = 0.5
-"""The endpoint has slowed down when it answers less than this share of the best rate."""
+"""The limit falls when the rate of answers is below this share of the best rate."""
 CUT = 0.8
 WINDOW = 32
-"""Answers to judge a limit by, at least."""
+"""Smallest number of answers by which a limit is judged."""
 HOLD = 4
-"""Windows to wait, after a rise that did not pay, before the next."""
+"""Windows between a rise that was not kept and the next rise."""
 COOL_SECONDS = 5.0
-"""One wave of 429 counts once."""
+"""Seconds after a cut in which further 429 answers do not cut again."""
 BURST_SECONDS = 3.0
-"""How far calls may run ahead of an even pace."""
+"""Seconds by which calls may run ahead of an even pace."""
 
 
 class Pace:
@@ -44,7 +44,9 @@ class Pace:
 
 
 class RateLimiter:
-    """Calls pass `enter` before and `leave` after; `share` processes ask the same endpoint.
+    """Limiter of calls in flight: each call awaits `enter` before and calls `leave` after it.
+
+    `share` is the number of processes that ask the same endpoint.
 
     Rates are calls in flight over mean seconds an answer (Little's law), over windows of answers
     during which the limit was reached.
@@ -63,7 +65,7 @@ class RateLimiter:
         self.freed = asyncio.Event()
 
     def room(self) -> int:
-        """Calls that may be in flight now."""
+        """Number of calls that may be in flight now."""
         return max(1, min(int(self.limit), self.ceiling // self.share))
 
     async def enter(self, tokens: float) -> None:
@@ -83,7 +85,7 @@ class RateLimiter:
         self.in_flight += 1
 
     def leave(self, seconds: float | None) -> None:
-        """After a call: how long its answer took, None when there was none."""
+        """End a call that took `seconds`; None when it had no answer."""
         self.in_flight -= 1
         self.freed.set()
         if seconds is None or not self.adapts:
@@ -95,7 +97,7 @@ class RateLimiter:
             self.done, self.seconds, self.full = 0, 0.0, False
 
     def climb(self, rate: float) -> None:
-        """Judge the last step by the rate of a window, and take the next one."""
+        """Judge the last step by a window's `rate` (answers a second), and take the next step."""
         if rate < SLOWER * self.best:
             self.shrink()
         elif self.before is not None and rate < PAYS * self.best:
@@ -113,7 +115,7 @@ class RateLimiter:
         self.doubling, self.before, self.hold, self.best = False, None, HOLD, 0.0
 
     def busy(self, wait: float | None) -> None:
-        """The endpoint said 429 (or 503 with a time): fewer in flight, and a pause for all."""
+        """React to a 429 (or a 503 with a wait): lower the limit, and pause all calls."""
         now = time.monotonic()
         self.until = max(self.until, now + (wait or 0.0))
         if self.adapts and now - self.cut_at > COOL_SECONDS:
@@ -121,7 +123,7 @@ class RateLimiter:
             self.shrink()
 
     def heed(self, headers: Mapping[str, str], tokens: float) -> None:
-        """Pause before the endpoint has to say 429: `x-ratelimit-*` headers."""
+        """Pause before the endpoint answers 429, by its headers `x-ratelimit-*`."""
         for kind, least in (("requests", 1.0), ("tokens", tokens)):
             left = number(headers.get(f"x-ratelimit-remaining-{kind}"))
             reset = seconds(headers.get(f"x-ratelimit-reset-{kind}"))
@@ -148,7 +150,7 @@ def seconds(text: str | None) -> float | None:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds a refusal asks to wait, from `Retry-After` (seconds or a date) and its kin."""
+    """Seconds to wait, from `Retry-After` (seconds or a date) or `retry-after-ms`."""
     exact = number(headers.get("retry-after-ms"))
     if exact is not None:
         return exact / 1000

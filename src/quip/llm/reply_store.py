@@ -1,13 +1,13 @@
-"""The call store: a reply once paid for is never paid for again.
+"""Call store: keeps every paid reply, so that no reply is paid for twice.
 
-One journal under the main checkout, outside DVC's outputs, so that it survives crashes, serves
+The store is one journal under the main checkout, outside DVC's outputs. It survives crashes, serves
 concurrent experiments, and leaves the stages in DVC's run-cache. A record is a line of fields
-separated by tabs that begins with the checksum of the rest; it is written behind a line break and
-before one, so that no cut, kill or flipped byte can hurt more than the record it falls into. What
-is damaged is asked again, never returned.
+separated by tabs, with the checksum of the rest in front. A line break before and after each record
+limits the harm of a cut, a kill or a flipped byte to one record. A damaged record is never
+returned; its request is asked again.
 
-Locked keys (who asks which question) and seats (who asks which endpoint) are locks on single bytes
-of a second file. The kernel drops them when their owner dies, however it dies.
+Locks on single bytes of a second file show which process asks for which key, and which processes
+(seats) ask an endpoint. The kernel releases them when their owner dies.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from quip.runtime.errors import DataError
 
 HEADER = "quip-calls 1"
 SYNC_SECONDS = 1.0
-"""Records younger than this may be lost when the power fails (never when a process is killed)."""
+"""Records younger than this may be lost by a power failure (not by a killed process)."""
 SEATS = 64
 """Processes that can share one endpoint fairly; more of them take the last one's share."""
 
@@ -38,10 +38,11 @@ def digest(data: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class Record:
-    """`kind`: `call` (a reply), `waste` (paid for, but no answer), `batch` (a batch left with a
-    provider; an empty payload says that it was collected), `spent` (what pruned records cost).
+    """One record of the journal.
 
-    `by` is the stage that asked, `money` what was paid, `at` seconds since 1970.
+    `kind`: `call` (a reply), `waste` (a rejected reply that cost money), `batch` (a batch at a
+    provider; collected when the payload is empty), `spent` (the cost of pruned records). `by` is
+    the stage that asked, `money` what was paid, `at` seconds since 1970.
     """
 
     kind: str
@@ -74,7 +75,7 @@ def parse(line: bytes) -> Record | None:
 
 
 class CallStore:
-    """Replies by key, and what was spent. Safe for several processes at once."""
+    """Replies by key, and the money spent. Several processes may use it at once."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,7 +102,7 @@ class CallStore:
             )
 
     def refresh(self) -> None:
-        """Take in what this and other processes have written since the last look."""
+        """Read the records that this and other processes have appended since the last call."""
         size = os.fstat(self.file).st_size
         if size <= self.seen:
             return
@@ -109,7 +110,7 @@ class CallStore:
             handle.seek(self.seen)
             for line in handle:
                 if not line.endswith(b"\n"):
-                    break  # still being written, or cut off there: the next record starts anew
+                    break  # unfinished or cut off: the next record starts on a new line
                 start, self.seen = self.seen, self.seen + len(line)
                 if start and line != b"\n":
                     self.take(parse(line), start, len(line))
@@ -155,7 +156,7 @@ class CallStore:
         return self.index.get(key, (-1, 0))[0]
 
     def put(self, key: str, model: str, reply: str, by: str = "", money: float = 0.0) -> None:
-        """Store one reply. A full disk raises OSError and leaves the store as it was."""
+        """Store one reply. Raises OSError on a full disk, and leaves the store as it was."""
         self.write(Record.now("call", key, model, by, money, reply))
 
     def write(self, record: Record) -> None:
@@ -167,7 +168,7 @@ class CallStore:
         self.refresh()
 
     def append(self, data: bytes, size: int) -> None:
-        """Write whole or not at all; `size` is the file's size before."""
+        """Append `data` whole or not at all; `size` is the file's size before."""
         try:
             written = os.write(self.file, data)
         except OSError:
@@ -181,7 +182,7 @@ class CallStore:
         return Writing(self.file)
 
     def lock_key(self, key: str) -> bool:
-        """Lock `key` for this process, which may then ask for it; False when another one has it."""
+        """Lock `key`, so that this process may ask for it; False when another process holds it."""
         return self.lock(byte_of(key))
 
     def unlock_key(self, key: str) -> None:
@@ -195,12 +196,12 @@ class CallStore:
         return True
 
     def join(self, endpoint: str) -> int:
-        """Take a seat at `endpoint`, to be counted by `active_processes`; returns its number."""
+        """Take a seat at `endpoint`, counted by `active_processes`; returns the seat's number."""
         first = byte_of(hashlib.sha256(endpoint.encode()).hexdigest()) // SEATS * SEATS
         return next((first + n for n in range(SEATS) if self.lock(first + n)), first + SEATS - 1)
 
     def active_processes(self, seat: int) -> int:
-        """How many processes ask the endpoint of `seat`, this one included."""
+        """Number of processes that ask the endpoint of `seat`, this one included."""
         first = seat // SEATS * SEATS
         taken = 1
         for other in range(first, first + SEATS):
@@ -216,12 +217,12 @@ class CallStore:
         fcntl.lockf(self.locks, fcntl.LOCK_UN, 1, seat)
 
     def rewrite(self, choose: Callable[[list[Record]], Iterable[Record]]) -> None:
-        """Put what `choose` makes of all records in their place, and close. Raises DataError while
-        others use the store."""
+        """Replace all records by `choose(records)`, and close the store. Raises DataError while
+        another process uses it."""
         try:
             fcntl.flock(self.locks, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            fcntl.flock(self.locks, fcntl.LOCK_SH)  # the try has given it up
+            fcntl.flock(self.locks, fcntl.LOCK_SH)  # the failed attempt has released it
             raise DataError(f"{self.path} is in use by another process; wait for it.") from None
         kept = choose(list(self.records()))
         with atomic(self.path) as handle:
@@ -235,14 +236,14 @@ class CallStore:
         return len(self.index)
 
     def close(self) -> None:
-        """Give the files back; a second time is no harm."""
+        """Close the files; closing twice is allowed."""
         for file in {self.file, self.locks} - {-1}:
             os.close(file)
         self.file = self.locks = -1
 
 
 class Writing:
-    """`with Writing(file) as size`: no other process appends meanwhile."""
+    """Lock for appending, used as `with Writing(file) as size`; `size` is the file's size."""
 
     def __init__(self, file: int) -> None:
         self.file = file
@@ -261,5 +262,5 @@ def open_store() -> CallStore:
 
 
 def byte_of(key: str) -> int:
-    """The byte whose lock stands for `key`: 56 bits of it."""
+    """The byte whose lock represents `key`: the key's first 56 bits."""
     return int(key[:14], 16)

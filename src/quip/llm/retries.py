@@ -1,4 +1,4 @@
-"""The retry policy: which failures of a call are tried again, and after how many seconds. Pure."""
+"""Retry policy: which failed calls are tried again, and after how many seconds. Pure functions."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ LONGEST_WAIT = 30.0
 
 
 class Retry(NamedTuple):
-    """Try again after `wait` seconds; `counts` says whether the failure used up a try."""
+    """Another try after `wait` seconds; `counts` tells whether the failure used up a try."""
 
     wait: float
     counts: bool = True
 
 
 def next_try(error: BadReply | TransientError, tried: int, others_answered: bool) -> Retry | None:
-    """What follows the failure of a row with `tried` tries behind it; None: no other try.
+    """The next try after a failure of a row that has used `tried` tries; None: no other try.
 
-    A refused row is not asked again. An endpoint that is busy is not broken: where other rows were
-    answered meanwhile, its failure uses up no try; where it says how long to wait, the rate limiter
-    waits and the row need not.
+    A refused row is not asked again. A failure of a busy endpoint uses up no try when other rows
+    were answered meanwhile. When the endpoint asks for a wait, the rate limiter waits for it, so
+    the row waits only FIRST_WAIT.
     """
     if isinstance(error, Refused):
         return None
     if isinstance(error, BadReply):
         return Retry(FIRST_WAIT)
     if error.busy:
-        wait = FIRST_WAIT if error.wait is not None else doubled(tried)
+        wait = FIRST_WAIT if error.wait is not None else backoff_seconds(tried)
         return Retry(wait, counts=not others_answered)
-    return Retry(doubled(tried))
+    return Retry(backoff_seconds(tried))
 
 
-def doubled(tried: int) -> float:
+def backoff_seconds(tried: int) -> float:
     return min(LONGEST_WAIT, FIRST_WAIT * 2.0**tried)

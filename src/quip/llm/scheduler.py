@@ -1,7 +1,7 @@
-"""The online calls of a session: fed to the endpoint one by one, tried again, stored, counted.
+"""Request scheduler: the online calls of a session, with retries, a rate limit and a budget.
 
-What ends them early: an error that no row can survive, a budget, a full disk, or more failed rows
-than params allow. Calls in flight are waited for first, since they are paid for.
+A session ends early on an error of the whole endpoint, at the budget, on a full disk, or with more
+failed rows than params allow. Calls in flight are awaited first, since they are paid for.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from quip.runtime import clock
 from quip.runtime.errors import EndpointError
 
 LOOK_SECONDS = 0.3
-"""How often a row that another process is asking for is looked up again."""
+"""Seconds between two look-ups of a row that another process asks for."""
 COUNT_SECONDS = 2.0
-"""How often the processes that ask the endpoint are counted."""
+"""Seconds between two counts of the processes that ask the endpoint."""
 
 
 class RequestScheduler:
-    """Answers the requests of `session`. `address()` gives the endpoint's base URL for as long as
-    it is open; it is opened only when a reply is missing."""
+    """Scheduler of the requests of one `session`. `address()` is a context with the endpoint's base
+    URL; it is entered only when a reply is missing."""
 
     def __init__(
         self, session: Session, address: Callable[[], AbstractContextManager[str]]
@@ -48,7 +48,7 @@ class RequestScheduler:
         self.timings = Counter[str]()
 
     def run(self, requests: Iterable[Request]) -> None:
-        """Answer what the store lacks. Raises EndpointError, ParamsError and OSError (disk)."""
+        """Get the missing replies. Raises EndpointError, ParamsError, OSError (disk)."""
         with self.session.progress:
             missing = self.session.missing(requests)
             first = next(missing, None)
@@ -97,7 +97,7 @@ class RequestScheduler:
             await asyncio.sleep(COUNT_SECONDS)
 
     async def feed(self, missing: Iterator[Item]) -> None:
-        """Keep a bounded number of rows at work; the first error that counts ends it."""
+        """Run a bounded number of rows at once; the first EndpointError or OSError ends it."""
         tasks: set[asyncio.Task[None]] = set()
         most = 2 * self.ceiling + 8 if self.ceiling > 1 else 1
         try:
@@ -124,7 +124,7 @@ class RequestScheduler:
         return left
 
     async def land(self, tasks: set[asyncio.Task[None]]) -> None:
-        """Wait for the calls in flight, which are paid for; the others are given up."""
+        """Await the calls in flight, which are paid for; cancel the other rows."""
         self.retries = -1
         for task in tasks - self.in_flight:
             task.cancel()
@@ -132,7 +132,7 @@ class RequestScheduler:
             await asyncio.wait(self.in_flight & tasks)
 
     async def row(self, key: str, request: Request) -> None:
-        """Answer one row, by a call of our own or by that of another process."""
+        """Get the reply of one row, by a call of this process or of another one."""
         reply, ours = None, await self.lock_or_wait(key)
         if not ours:
             return self.session.finish(key, self.session.stored(key), stored=True)
@@ -145,7 +145,7 @@ class RequestScheduler:
             self.session.check_failures()
 
     async def lock_or_wait(self, key: str) -> bool:
-        """Whether we are to ask; False once another process has stored the reply."""
+        """Whether this process is to ask; False once another process has stored the reply."""
         while not self.store.lock_key(key):
             await asyncio.sleep(LOOK_SECONDS)
             if self.store.get(key) is not None:
@@ -182,7 +182,7 @@ class RequestScheduler:
             self.session.record_rejected(key, request, error)
 
     async def call(self, key: str, request: Request) -> ModelReply:
-        """One try: within the budget, under the rate limit, checked, stored."""
+        """Make one try within the budget and the rate limit; check and store its reply."""
         most = await self.budget.reserve(request)
         try:
             tokens = request.letters() / LETTERS_PER_TOKEN + request.max_tokens

@@ -17,7 +17,13 @@ from quip.critics.comparison import Comparison
 from quip.critics.debiasing import Debias, calibrated_preference, sigmoid
 from quip.llm import connection
 from quip.llm.requests.chat import BadReply
-from quip.llm.requests.protocols import echo_body, forced_body, read_echo, read_forced, scoring
+from quip.llm.requests.protocols import (
+    echo_body,
+    forced_body,
+    read_echo,
+    read_forced,
+    scoring_request,
+)
 from quip.runtime.errors import EndpointError
 
 Project = Callable[..., Path]
@@ -141,7 +147,7 @@ def forced_answer(text: str, tokens: list[tuple[str, float]]) -> bytes:
 
 
 def test_a_grammar_lets_the_model_write_the_tokens_of_the_text_and_nothing_else() -> None:
-    body = forced_body(scoring("It is ", "ha ha", [40, 7]), "m")
+    body = forced_body(scoring_request("It is ", "ha ha", [40, 7]), "m")
     assert (body["prompt"], body["grammar"]) == ("It is ", "root ::= <[40]> <[7]>")
     assert body["max_tokens"] == 3
     assert "echo" not in body
@@ -149,7 +155,7 @@ def test_a_grammar_lets_the_model_write_the_tokens_of_the_text_and_nothing_else(
 
 def test_the_token_that_ends_the_answer_is_not_the_text_s() -> None:
     tokens = [("ha", -1.0), (" ha", -math.inf), ("", -9.0)]
-    found = read_forced(forced_answer("ha ha", tokens), scoring("", "ha ha", [1, 2]), "m")
+    found = read_forced(forced_answer("ha ha", tokens), scoring_request("", "ha ha", [1, 2]), "m")
     assert found.top_logprobs == [("ha", -1.0), (" ha", -100.0)]
 
 
@@ -158,13 +164,13 @@ def test_the_token_that_ends_the_answer_is_not_the_text_s() -> None:
 )
 def test_another_text_than_the_given_one_is_no_answer(text: str, tokens: Any) -> None:
     with pytest.raises(BadReply, match="another text"):
-        read_forced(forced_answer(text, tokens), scoring("", "ha ha", [1, 2]), "m")
+        read_forced(forced_answer(text, tokens), scoring_request("", "ha ha", [1, 2]), "m")
 
 
 def test_the_two_ways_and_different_tokens_are_different_questions() -> None:
-    keys = {scoring("a", "b", cut).key("m") for cut in (None, [1], [2])}
+    keys = {scoring_request("a", "b", cut).key("m") for cut in (None, [1], [2])}
     assert len(keys) == 3
-    assert echo_body(scoring("a ", "b"), "m")["prompt"] == "a b"
+    assert echo_body(scoring_request("a ", "b"), "m")["prompt"] == "a b"
 
 
 def test_a_token_that_reaches_over_the_edge_of_the_text_counts() -> None:
@@ -176,7 +182,7 @@ def test_a_token_that_reaches_over_the_edge_of_the_text_counts() -> None:
         },
     }
     content = json.dumps({"choices": [choice]}).encode()
-    assert read_echo(content, scoring('is "', "ha"), None).top_logprobs == [(' "ha', -2.0)]
+    assert read_echo(content, scoring_request('is "', "ha"), None).top_logprobs == [(' "ha', -2.0)]
 
 
 @pytest.mark.slow

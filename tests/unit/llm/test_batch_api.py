@@ -1,4 +1,4 @@
-"""Batches: handed in once, left, picked up; what they did not answer is asked online."""
+"""Batches: submitted once, collected later; rows they fail to answer are asked online."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def left(n: int = N) -> EndpointError:
     return caught.value
 
 
-def test_a_batch_is_handed_in_once_left_and_picked_up(server: BatchServer) -> None:
+def test_a_batch_is_submitted_once_and_collected_later(server: BatchServer) -> None:
     assert "12 rows (test)" in str(left())
     left()
     assert len(server.batches) == 1
@@ -136,7 +136,7 @@ def test_a_batch_costs_half_and_is_counted(server: BatchServer) -> None:
     assert spent["paid"] == spent["money"] == pytest.approx(N * 15 * 1000 / 1e6 / 2)
 
 
-def test_what_a_batch_did_not_answer_well_is_asked_online(server: BatchServer) -> None:
+def test_rows_a_batch_failed_to_answer_are_asked_online(server: BatchServer) -> None:
     def spoil(row: dict[str, Any]) -> bytes | None:
         if row["body"]["seed"] == 1:
             return None
@@ -162,7 +162,7 @@ def test_rows_that_came_later_are_a_batch_of_their_own(server: BatchServer) -> N
     assert [reply and reply.text for reply in ask(8)] == texts(8)
 
 
-def test_a_kill_between_handing_in_and_noting_it_hands_in_nothing_twice(
+def test_a_kill_between_submission_and_its_record_submits_nothing_twice(
     server: BatchServer,
 ) -> None:
     left()
@@ -174,7 +174,7 @@ def test_a_kill_between_handing_in_and_noting_it_hands_in_nothing_twice(
 def test_many_rows_are_several_batches(
     server: BatchServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_api, "MOST_ROWS", 5)
+    monkeypatch.setattr(batch_api, "MAX_ROWS", 5)
     left()
     assert len(server.batches) == 3
     server.finish()

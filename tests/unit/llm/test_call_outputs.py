@@ -60,13 +60,13 @@ def test_the_file_is_the_same_whether_replies_were_stored_or_not() -> None:
     assert Path(FILE).read_bytes() == first
 
 
-def test_what_the_provider_had_in_its_cache_is_left_out() -> None:
+def test_counts_of_cached_tokens_are_left_out() -> None:
     reply = ModelReply(text="x", finish_reason="stop", prompt_tokens=9, cached_tokens=7)
     line = call_outputs.as_line("0" * 64, "m", reply.model_dump_json())
     assert json.loads(line)["reply"] == {"text": "x", "finish_reason": "stop", "prompt_tokens": 9}
 
 
-def test_a_stage_that_asks_nobody_writes_an_empty_file() -> None:
+def test_a_stage_without_calls_writes_an_empty_file() -> None:
     with record_calls(FILE):
         pass
     assert Path(FILE).read_bytes() == b""

@@ -108,7 +108,7 @@ def test_a_row_that_never_answers_well_stops_the_stage_and_keeps_the_rest(
     assert len(scripted.asked) == before + 1
 
 
-def test_a_refused_key_says_so_at_once(
+def test_a_refused_key_stops_at_once(
     scripted: ChatServer, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SOME_KEY", "sk-canary")
@@ -129,7 +129,7 @@ def test_a_key_that_is_not_set_is_named(scripted: ChatServer, project: Project) 
         ask(1)
 
 
-def test_an_endpoint_that_is_not_there(project: Project) -> None:
+def test_an_unreachable_endpoint(project: Project) -> None:
     project(
         endpoints={"scripted": {"base_url": "http://127.0.0.1:9/v1", "model": "m", "retries": 0}}
     )
@@ -138,7 +138,7 @@ def test_an_endpoint_that_is_not_there(project: Project) -> None:
     assert caught.value.exit_code == 3
 
 
-def test_an_endpoint_that_is_not_named(project: Project) -> None:
+def test_an_unknown_endpoint(project: Project) -> None:
     project()
     with pytest.raises(ParamsError, match=r"'embeded' is not under endpoints.*'embedded'"):
         endpoint("embeded")

@@ -17,7 +17,7 @@ from quip.llm.call_outputs import record_calls
 from quip.llm.endpoints import endpoint
 from quip.llm.recorded import Recording, numbered
 from quip.llm.requests.chat import About, ModelReply, Request
-from quip.llm.requests.protocols import ECHO, scoring
+from quip.llm.requests.protocols import ECHO, scoring_request
 from quip.runtime import paths
 from quip.runtime.errors import DataError, ParamsError, QuipError
 
@@ -143,7 +143,7 @@ def test_what_no_recording_answers_is_refused(recorded: Any) -> None:
     recorded(BUS)
     assert "answers as teacher and as critic or judge" in refusal(None)
     with connection.connect("recorded") as llm, pytest.raises(DataError, match=r"`base_url` here"):
-        llm.ask([scoring("a", "b")], "cloze", route=ECHO)
+        llm.ask([scoring_request("a", "b")], "cloze", route=ECHO)
 
 
 @pytest.mark.parametrize(

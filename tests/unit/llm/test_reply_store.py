@@ -150,7 +150,7 @@ def test_a_line_break_where_none_was_is_one_record_s_damage() -> None:
         check(content[:place] + b"\n" + content[place + 1 :], most_lost=1)
 
 
-def test_a_reply_that_rots_while_the_store_is_open_is_not_returned() -> None:
+def test_a_reply_damaged_while_the_store_is_open_is_not_returned() -> None:
     store = opened()
     store.put(key("k"), "m", "right")
     path = Path("calls.journal")
@@ -158,7 +158,7 @@ def test_a_reply_that_rots_while_the_store_is_open_is_not_returned() -> None:
     assert store.get(key("k")) is None
 
 
-def test_a_file_that_is_no_store_says_what_to_do() -> None:
+def test_a_file_that_is_no_store_is_refused_with_the_remedy() -> None:
     Path("calls.journal").write_bytes(b"something else\n" * 100)
     with pytest.raises(DataError, match=r"not a call store of this version. Move the file aside"):
         opened()
@@ -201,7 +201,7 @@ def test_a_disk_that_fills_up_keeps_what_was_stored(small_disk: Path) -> None:
     again.close()
 
 
-def test_a_claim_and_a_seat_end_with_their_owner() -> None:
+def test_a_lock_and_a_seat_end_with_their_owner() -> None:
     store = opened()
     seat = store.join("here")
     assert store.active_processes(seat) == 1

@@ -138,7 +138,7 @@ def test_two_processes_pay_each_row_once(project: Project) -> None:
         assert len(texts[0]) == 150
 
 
-def test_a_body_that_drips_does_not_outlive_the_deadline(project: Project) -> None:
+def test_a_slow_body_ends_at_the_deadline(project: Project) -> None:
     with FaultyServer(faults=True) as server:
         server.draw = lambda key: "drip"  # type: ignore[method-assign]
         configure(project, server, timeout=0.3, retries=1)
@@ -158,7 +158,7 @@ def test_a_body_that_drips_does_not_outlive_the_deadline(project: Project) -> No
         (400, r"refused the request, status 400 \(no entry\)"),
     ],
 )
-def test_what_no_retry_can_mend_is_said_at_once(project: Project, status: int, says: str) -> None:
+def test_an_error_of_the_endpoint_stops_at_once(project: Project, status: int, says: str) -> None:
     with FaultyServer() as server:
         server.answer = lambda body: (status, b'{"error": {"message": "no entry"}}', {})
         configure(project, server, concurrency=1)
@@ -298,7 +298,7 @@ def asking_burst() -> float:
     return BURST_SECONDS
 
 
-def test_twin_requests_are_asked_once(project: Project) -> None:
+def test_equal_requests_are_asked_once(project: Project) -> None:
     with FaultyServer(delay=0.01) as server:
         configure(project, server)
         with connection.connect("scripted") as model:
@@ -309,7 +309,7 @@ def test_twin_requests_are_asked_once(project: Project) -> None:
         assert None not in replies
 
 
-def test_one_token_is_asked_of_the_embedded_engine_one_at_a_time(
+def test_one_token_calls_of_the_embedded_engine_run_one_at_a_time(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two slots would each read the text that both orders of a comparison share."""

@@ -1,8 +1,8 @@
-"""What is asked of a large model, and what of its reply is believed.
+"""Requests to a large model, and the checks of its replies.
 
 Imports only runtime.
 
     chat       one chat call and its reply
     prompts    prompts as text files
-    protocols  other calls than plain chat
+    protocols  routes of other calls than plain chat
 """

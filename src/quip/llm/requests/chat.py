@@ -1,7 +1,7 @@
-"""One chat call and its reply: what is asked, and what of the answer is believed.
+"""Chat request and its checked reply.
 
-Of everything between a stage and a large model only this module decides results. How fast and
-how often it is asked is the business of the rest of `quip.llm`.
+A request's fields and the checks of its reply determine a stage's results; the rest of `quip.llm`
+only determines how fast and how often an endpoint is asked.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 
 class Usage(NamedTuple):
-    """Tokens of one call, as the server counts them; all 0 when it does not say."""
+    """Tokens of one call as the server counts them; all 0 when it reports none."""
 
     prompt: int = 0
     cached: int = 0
@@ -41,11 +41,11 @@ class About:
 
 @dataclass(frozen=True)
 class Request:
-    """One chat call: everything that determines its reply but the model.
+    """One chat call: all that determines its reply except the model.
 
-    `cut_off` says that a reply which ends at `max_tokens` is an answer (a critic is asked for one
-    token). It is no part of the key: it changes what is accepted, not what is asked. Nor is
-    `about`, which is never sent.
+    `cut_off` accepts a reply that ends at `max_tokens` (a critic is asked for one token). It is not
+    part of the key, since it changes the check of a reply and not the request. Nor is `about`,
+    which is never sent.
     """
 
     messages: tuple[tuple[str, str], ...]
@@ -79,7 +79,7 @@ class Request:
 
 
 class ModelReply(BaseModel):
-    """A checked reply. `top_logprobs` are the alternatives at the first token, if asked for."""
+    """A checked reply. `top_logprobs` are the alternatives at the first token, if requested."""
 
     text: str
     finish_reason: str
@@ -94,7 +94,7 @@ class ModelReply(BaseModel):
 
 
 class BadReply(Exception):
-    """An answer with status 200 that is none. `usage` is what it cost all the same."""
+    """An answer with status 200 and no usable reply. `usage` holds the tokens it cost."""
 
     def __init__(self, reason: str, usage: Usage = Usage()) -> None:  # noqa: B008
         super().__init__(reason)
@@ -102,14 +102,14 @@ class BadReply(Exception):
 
 
 class Refused(BadReply):
-    """The provider or the model refused this row in so many words: asking again is no use."""
+    """The provider or the model refused this row explicitly; another try is useless."""
 
 
 def read_reply(content: bytes, request: Request, model: str | None) -> ModelReply:
-    """Check the body of an answer and keep what is needed.
+    """Check the body of an answer and return its reply.
 
-    `model` is the name the answer must bear (None: any). Raises BadReply, with the reason in words
-    that a user can act on.
+    `model` is the name that the answer must bear (None: any). Raises BadReply with a reason that
+    names the remedy.
     """
     answer = document(content)
     usage = usage_of(answer)
@@ -142,7 +142,7 @@ def read_reply(content: bytes, request: Request, model: str | None) -> ModelRepl
 
 
 def document(content: bytes) -> dict[str, Any]:
-    """The JSON object of a body, whatever content type it came with."""
+    """The JSON object of a body, whatever its content type. Raises BadReply."""
     try:
         answer = json.loads(content)
     except (ValueError, RecursionError):
@@ -156,7 +156,7 @@ def document(content: bytes) -> dict[str, Any]:
 
 
 def first_choice(answer: Mapping[str, Any]) -> dict[str, Any]:
-    """The choice numbered lowest, wherever it stands."""
+    """The choice with the lowest index. Raises BadReply when there is none."""
     choices = answer.get("choices")
     whole = [
         choice

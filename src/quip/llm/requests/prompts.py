@@ -1,7 +1,8 @@
-"""Prompts are prose in `prompts/*.txt`: a change of wording is a change of the experiment.
+"""Prompt files `prompts/*.txt`: reads them and fills their slots.
 
-A file holds messages under the headings `--- system`, `--- user` and `--- assistant`; `{name}`
-stands for a text that is filled in. Lines before the first heading are notes (version, origin).
+A file holds messages under the headings `--- system`, `--- user` and `--- assistant`; `{name}` is a
+slot for a text. Lines before the first heading are notes (version, origin). A change of wording is
+a change of the experiment, so prompts are files of their own.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ Messages = tuple[tuple[str, str], ...]
 
 
 def read(name: str) -> Messages:
-    """The messages of `prompts/<name>.txt` as (role, text), slots unfilled."""
+    """The messages of `prompts/<name>.txt` as (role, text), with unfilled slots. Raises
+    ParamsError."""
     path = FOLDER / f"{name}.txt"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in FOLDER.glob("*.txt")))
@@ -31,9 +33,9 @@ def read(name: str) -> Messages:
 
 
 def fill(messages: Messages, **values: str) -> Messages:
-    """Put `values` into the slots; a slot without a value is refused by name.
+    """Put `values` into the slots. Raises ParamsError with the name of a slot without a value.
 
-    Text that is put in is never read for slots again, so braces in data are harmless.
+    Inserted text is not searched for slots, so braces in data are harmless.
     """
 
     def value(match: re.Match[str]) -> str:

@@ -1,13 +1,13 @@
-"""Routes to an endpoint: the plain chat call and four others; what is posted, what is believed.
+"""Routes of an endpoint: the path, the posted document and the check of the reply for five calls.
 
 CHAT      the plain chat call
 REASONED  a chat call that ends with a choice; the log-probabilities at the choice's token
-ECHO      how likely a text is after another: the endpoint returns the prompt with the
+ECHO      the log-probability of a text after another: the endpoint returns the prompt with the
           log-probabilities of its tokens (`echo` of /completions: vLLM, SGLang, llama-cpp-python)
-FORCED    the same of llama.cpp's own server, the embedded engine, which refuses `echo`: a grammar
-          that holds nothing but the tokens of the text, one after the other, lets the model write
-          only them. The log-probability of each is the model's own, from before the grammar
-TOKENS    what those tokens are: llama.cpp's /tokenize, which runs no model
+FORCED    the same for llama.cpp's own server, the embedded engine, which refuses `echo`: a grammar
+          of exactly the tokens of the text forces the model to write them. Their log-probabilities
+          are the model's own, from before the grammar
+TOKENS    the token ids of a text: llama.cpp's /tokenize, which runs no model
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from quip.runtime.errors import EndpointError
 
 
 class Route(NamedTuple):
-    """Where a request is posted, as what document, and how its answer is read."""
+    """The path of a request, the function for its document, and the function that reads its
+    answer."""
 
     path: str
     body: Callable[[Request, str], dict[str, Any]]
@@ -51,21 +52,23 @@ NO_ECHO = (
 
 
 class NoEcho(EndpointError):
-    """The endpoint gives no log-probabilities of its prompt: no row can be answered."""
+    """The endpoint gives no log-probabilities of its prompt, so no row can be answered."""
 
 
 # ---- a choice at the end of an answer --------------------------------------------------------
 
 
 def final_choice(text: str) -> str | None:
-    """The choice that an answer ends with: "1" or "2"; None when it ends otherwise."""
+    """The choice at the end of an answer, "1" or "2"; None when it ends otherwise."""
     found = FINAL.search(text)
     return found[1] if found else None
 
 
 def read_choice(content: bytes, request: Request, model: str | None) -> ModelReply:
-    """As `read_reply`, with the alternatives at the token of the final choice; without any when
-    the answer does not end with a choice, or the choice is not a token of its own."""
+    """`read_reply` with the alternatives at the token of the final choice.
+
+    There are none when the answer does not end with a choice, or the choice is no token of its own.
+    """
     reply = read_reply(content, request, model)
     top = None
     if request.top_logprobs and final_choice(reply.text):
@@ -93,9 +96,9 @@ def tokens_of(choice: Mapping[str, Any]) -> list[dict[str, Any]]:
 # ---- how likely a text is --------------------------------------------------------------------
 
 
-def scoring(before: str, text: str, tokens: Sequence[int] | None = None) -> Request:
-    """The request for the log-probabilities of `text` after `before`: forced with its `tokens`,
-    else echoed."""
+def scoring_request(before: str, text: str, tokens: Sequence[int] | None = None) -> Request:
+    """The request for the log-probabilities of `text` after `before`: for route FORCED with the
+    `tokens` of the text, else for ECHO."""
     messages = (("before", before), ("text", text))
     if tokens is None:
         return Request(messages, max_tokens=1, top_logprobs=1, cut_off=True)
@@ -103,7 +106,7 @@ def scoring(before: str, text: str, tokens: Sequence[int] | None = None) -> Requ
     return Request((*messages, ids), max_tokens=len(tokens) + 1, top_logprobs=1, cut_off=True)
 
 
-def tokenizing(text: str) -> Request:
+def tokenize_request(text: str) -> Request:
     return Request((("tokenize", text),), max_tokens=1)
 
 
@@ -112,7 +115,7 @@ def tokens_body(request: Request, _: str) -> dict[str, Any]:
 
 
 def read_tokens(content: bytes, request: Request, _: str | None) -> ModelReply:
-    """The ids of the tokens, as text with spaces between."""
+    """The token ids of an answer of /tokenize, as text separated by spaces."""
     tokens = document(content).get("tokens")
     if not isinstance(tokens, list) or not all(isinstance(token, int) for token in tokens):
         raise BadReply("no tokens in the reply")
@@ -172,7 +175,7 @@ def read_echo(content: bytes, request: Request, _: str | None) -> ModelReply:
 
 
 def read_forced(content: bytes, request: Request, _: str | None) -> ModelReply:
-    """The log-probabilities of the tokens that the model was let write."""
+    """The log-probabilities of the forced tokens. Raises BadReply when the text differs."""
     text, count = parts(request)[1], request.max_tokens - 1
     answer = document(content)
     choice = (answer.get("choices") or [{}])[0]
@@ -202,4 +205,4 @@ REASONED = Route("/chat/completions", Request.body, read_choice)
 ECHO = Route("/completions", echo_body, read_echo)
 FORCED = Route("/completions", forced_body, read_forced)
 TOKENS = Route("/../tokenize", tokens_body, read_tokens)
-"""Its address is that of the server, beside /v1."""
+"""Its path is beside /v1 on the server."""
