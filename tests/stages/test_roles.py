@@ -133,8 +133,8 @@ def test_another_arm_changes_its_own_file_and_no_other(project: Project) -> None
         ({"critic": {"endpoint": ""}}, "params.yaml: key 'critic.endpoint' is missing."),
         (
             {"teacher": {"endpoint": "larg"}},
-            "params.yaml: endpoint 'larg' is not under endpoints (known: recorded, embedded, small, large)."
-            " Did you mean 'large'?",
+            "params.yaml: endpoint 'larg' is not under endpoints (known: recorded, embedded, "
+            "small, large). Did you mean 'large'?",
         ),
         (
             {"endpoints": {**ENDPOINTS, "large": {"base_url": "x", "modle": "m"}}},
@@ -159,12 +159,11 @@ def test_an_unknown_arm_hints_at_the_nearest(project: Project) -> None:
 def test_another_arm_needs_a_new_rounds_yaml_only_with_several_rounds(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    live = {"teacher": {"endpoint": "embedded"}}
-    project(arms=["sft", "dpo"], **live)
+    project(**PLAYED)
     rounds.write(2, ["sft", "dpo"])
     run()
     assert "rounds 2" in capsys.readouterr().out
-    project(arms=["sft", "dpo", "brio"], **live)
+    project(**PLAYED | {"arms": ["sft", "dpo", "brio"]})
     with pytest.raises(ParamsError, match=r"^rounds.yaml does not fit .*Run `quip rounds 2`"):
         run()
     rounds.write(1, ["sft", "dpo"])

@@ -308,6 +308,7 @@ def test_the_plan_counts_further_audited_critics() -> None:
 def test_the_plan_counts_the_calls_of_every_role() -> None:
     def small(sections: dict[str, Any]) -> None:
         sections["arms"] = ["sft", "dpo"]
+        sections["teacher"].update(endpoint="embedded")
         sections["judge"].update(endpoints=["embedded"], splits=["test", "ood"], control_inputs=15)
         sections["candidates"].update(best_of=3, best_of_inputs=10)
         sections["audit"]["per_kind"] = 20
@@ -349,7 +350,8 @@ def test_a_learned_critic_is_asked_for_nothing_but_its_training() -> None:
 
 
 def test_the_teacher_is_asked_for_no_more_training_inputs_than_wanted() -> None:
-    works = plan.plan(sections_with(lambda s: s["teacher"].update(train_inputs=30)), DATA)
+    few = {"endpoint": "embedded", "train_inputs": 30}
+    works = plan.plan(sections_with(lambda s: s["teacher"].update(few)), DATA)
     assert work(works, "teacher").calls == 30 + 70
 
 
