@@ -168,7 +168,7 @@ def test_the_loaded_sections_are_seen() -> None:
 
 
 def sections() -> list[tuple[str, type[Section]]]:
-    from quip.critics.critic_kinds import CriticParams
+    from quip.critics.critic_settings import CriticParams
     from quip.critics.judges import JudgeParams
 
     found: list[tuple[str, type[Section]]] = [("critic", CriticParams), ("judge", JudgeParams)]
@@ -216,7 +216,7 @@ def test_a_stage_that_asks_a_large_model_keeps_its_calls_as_an_output() -> None:
 
 
 def test_no_stage_asks_a_large_model_without_keeping_its_calls() -> None:
-    asks = re.compile(r"\b(connection\.connect|critic import ask|ask_judges)\b")
+    asks = re.compile(r"\b(connection\.connect|critic_kinds import ask|ask_judges)\b")
     for name in STAGES:
         text = source_of(module_of(name))
         assert bool(asks.search(text)) == ("record_calls" in text), name

@@ -8,8 +8,9 @@ import yaml
 from quip.core.jsonl import read_rows, write_rows
 from quip.core.records import Exemplar, Reference, Reply, TrainingPair
 from quip.data.refusals import refuses, warns
+from quip.data.training_pairs import drop_reason
 from quip.runtime.errors import DataError, ParamsError
-from quip.stages.imitation import Params, drop_reason, main
+from quip.stages.imitation import Params, main
 
 LITERAL = "I missed my bus this morning."
 GOOD = "My bus and I have decided to see other people."

@@ -155,7 +155,7 @@ def recordings() -> Iterator[Finding]:
 def section_models() -> dict[str, type[BaseModel]]:
     """Section -> the pydantic model that reads it: a stage's `Params`, or a model that stages
     share."""
-    from quip.critics.critic_kinds import CriticParams
+    from quip.critics.critic_settings import CriticParams
     from quip.critics.debiasing import Debias
     from quip.critics.judges import JudgeParams
     from quip.evaluation.alarms import Limits

@@ -21,7 +21,7 @@ from typing import Any
 from quip.core.jsonl import read_rows
 from quip.core.params import validate
 from quip.core.records import Exemplar, GoldPair, LiteralText, Split
-from quip.critics.critic_kinds import LEARNED, PANEL, CriticParams, parse, prompt_name
+from quip.critics.critic_settings import LEARNED, PANEL, CriticParams, parse, prompt_name
 from quip.llm import reply_store
 from quip.llm.costs import LETTERS_PER_TOKEN, prices
 from quip.llm.endpoints import Endpoint, validated_endpoint

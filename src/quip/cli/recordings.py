@@ -9,6 +9,7 @@ from quip.cli.doctor_checks import Finding
 from quip.core.jsonl import atomic, read_rows
 from quip.core.params import load
 from quip.core.records import Reply
+from quip.data import training_pairs
 from quip.data.refusals import refuses
 from quip.data.reply_parsing import parse_reply
 from quip.llm.call_outputs import FOLDER, Call, read_calls
@@ -16,7 +17,7 @@ from quip.llm.endpoints import Endpoint, recording
 from quip.llm.recorded import ComparisonRow, Recording, Row, TeacherRow, place
 from quip.llm.requests.chat import About
 from quip.runtime.errors import DataError, QuipError
-from quip.stages import imitation, teacher
+from quip.stages import teacher
 
 PREPARED, REPLIES = Path("data/prepared"), Path("data/teacher/replies.jsonl")
 
@@ -60,7 +61,7 @@ def taught() -> list[TeacherRow]:
 
 def paraphrases(reply: Reply) -> list[str]:
     """The paraphrases of one reply; none of one that is a refusal as a whole."""
-    if refuses(reply.text[: imitation.OPENING], reply.literal):
+    if refuses(reply.text[: training_pairs.OPENING], reply.literal):
         return []
     return parse_reply(reply.text, reply.finish_reason)
 

@@ -4,8 +4,8 @@ Imports only llm, data, models, tracking, core and runtime.
 
     cloze            the text with the higher likelihood in a template
     comparison       two texts for a critic, and its answers
-    critic           asks the critic that params.yaml names
-    critic_kinds     kinds of critics and their settings
+    critic_kinds     asks a critic, by its kind
+    critic_settings  section `critic`, short forms and names of critics
     debiasing        the answers in both orders as one preference
     judges           asks every judge about the same pairs
     learned          asks the reward model

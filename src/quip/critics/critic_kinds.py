@@ -1,102 +1,38 @@
-"""Critic kinds: settings and short forms of critics.
+"""Critic kinds: how each kind of critic is asked which of two paraphrases is better.
 
-The short form names a critic in one word:
+There are five. The first three answer one of three questions (overall, humor, content):
 
-`mcp:humor`, `cloze:calibrated`, `mcp/critic_witty@openai`: KIND[:QUESTION][:calibrated][/PROMPT]
-[@ENDPOINT]. What each kind does is in `quip.critics.critic`.
+mcp         multiple choice (the paper's MCP): the text and the choices 1 and 2 are shown in both
+            orders; the probability for "1" against "2" is read from the log-probabilities of the
+            answer's first token, or estimated from sampled answers where there are none
+mcp_reason  the same with a short reason first, as in the paper's prompt; the probability is read at
+            the token of the final choice
+cloze       the likelihood of each text in a template (`quip.critics.cloze`); no position bias
+panel       several critics combined by logistic regression (`quip.critics.panel`); no position bias
+learned     the reward model of `quip.critics.reward_model`; no calls and no position bias
+
+Two identical texts are a tie and cost no call.
+
+A new kind is a module of this package and a branch of `ask` here (of `prompted.compare_with` if it
+asks an endpoint); its name and settings go into `quip.critics.critic_settings`.
 """
 
 from __future__ import annotations
 
-import re
-from typing import Literal
+from collections.abc import Sequence
+from pathlib import Path
 
-from pydantic import Field
-
-from quip.core.params import Section, did_you_mean
-from quip.runtime.errors import ParamsError
-
-Kind = Literal["mcp", "mcp_reason", "cloze", "panel", "learned"]
-Question = Literal["overall", "humor", "content"]
-LEARNED, PANEL = "learned", "panel"
-"""The names of these two kinds among the judges."""
-ENDPOINT_KINDS = ("mcp", "mcp_reason", "cloze")
-QUESTIONS = ("overall", "humor", "content")
-PROMPTS = {"mcp": "critic_paper", "mcp_reason": "critic_reason", "cloze": "cloze"}
-"""{kind: its prompt for the overall question}; other questions append `_humor` or `_content`."""
-SPEC = re.compile(
-    r"(?P<kind>[a-z_]+)(?::(?P<question>overall|humor|content))?(?P<calibrated>:calibrated)?"
-    r"(?:/(?P<prompt>\w+))?(?:@(?P<endpoint>[\w.-]+))?"
-)
+from quip.critics import learned, panel, prompted
+from quip.critics.comparison import Answers, Comparison
+from quip.critics.critic_settings import LEARNED, PANEL, CriticParams
 
 
-class PanelParams(Section):
-    """The signals of the kind `panel`, and the number of gold pairs for its fit."""
-
-    signals: list[str] = Field(default=["mcp", "mcp:humor", "mcp:content", "words"], min_length=1)
-    """Critics in the short form of `parse`, or `words`, the difference in length."""
-    per_kind: int | None = 10
-    """Pairs per kind of the tuning half that the panel is fitted on; None: all."""
-
-
-class CriticParams(Section):
-    """Section `critic`, read by `audit`, `critique`, `rank` and `control`."""
-
-    kind: Kind
-    endpoint: str
-    question: Question = "overall"
-    prompt: str | None = None
-    """A file of prompts/ for the overall question; None: the prompt of the kind."""
-    samples: int
-    calibrated: bool = False
-    """Cloze only: whether to subtract the likelihood without question and input."""
-    panel: PanelParams = PanelParams()
-
-
-def parse(spec: str, base: CriticParams) -> CriticParams:
-    """The critic that KIND[:QUESTION][:calibrated][/PROMPT][@ENDPOINT] names, such as
-    `cloze:humor`. The defaults are overall, not calibrated, the prompt of the kind, and the
-    endpoint of `base`. Raises ParamsError for any other text."""
-    found = SPEC.fullmatch(spec)
-    known = (*ENDPOINT_KINDS, PANEL, LEARNED)
-    if found is None or found["kind"] not in known:
-        raise ParamsError(
-            f"params.yaml: '{spec}' names no critic. Form: KIND[:QUESTION][:calibrated][/PROMPT]"
-            f"[@ENDPOINT], where KIND is one of {', '.join(known)} and QUESTION one of "
-            f"{', '.join(QUESTIONS)}.{did_you_mean(spec.split(':')[0], known)}"
-        )
-    return base.model_copy(
-        update={
-            "kind": found["kind"],
-            "question": found["question"] or "overall",
-            "calibrated": found["calibrated"] is not None,
-            "prompt": found["prompt"],
-            "endpoint": found["endpoint"] or base.endpoint,
-        }
-    )
-
-
-def short_form(critic: CriticParams) -> str:
-    """The short form of a critic without its endpoint, as `parse` reads it."""
-    if critic.kind not in ENDPOINT_KINDS:
-        return critic.kind
-    question = "" if critic.question == "overall" else f":{critic.question}"
-    calibrated = ":calibrated" if critic.kind == "cloze" and critic.calibrated else ""
-    own = critic.prompt in (None, PROMPTS[critic.kind])
-    return f"{critic.kind}{question}{calibrated}{'' if own else f'/{critic.prompt}'}"
-
-
-def critic_name(critic: CriticParams) -> str:
-    """The name of a critic among the judges: `learned`, `panel`, the endpoint for multiple choice
-    about the overall question, else the short form with the endpoint."""
-    if critic.kind not in ENDPOINT_KINDS:
-        return critic.kind
-    if critic.kind == "mcp" and critic.question == "overall":
-        return critic.endpoint
-    return f"{short_form(critic)}@{critic.endpoint}"
-
-
-def prompt_name(critic: CriticParams) -> str:
-    """The prompt of a critic; `mcp_reason` and `cloze` need a prompt of their own form."""
-    name = critic.prompt or PROMPTS[critic.kind]
-    return name if critic.question == "overall" else f"{name}_{critic.question}"
+def ask(
+    params: CriticParams, reward: str | Path, pairs: Sequence[Comparison], what: str
+) -> Answers:
+    """Ask the critic `params` about `pairs`; `reward` is the folder of the learned critic."""
+    if params.kind == LEARNED:
+        return Answers(learned.compare(reward, pairs), {})
+    if params.kind == PANEL:
+        return panel.ask(params, pairs, what)
+    return prompted.ask(params, pairs, what)

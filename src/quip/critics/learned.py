@@ -7,7 +7,7 @@ from pathlib import Path
 
 from quip.core.records import Answer, Critique
 from quip.critics.comparison import Comparison
-from quip.critics.critic_kinds import LEARNED
+from quip.critics.critic_settings import LEARNED
 from quip.critics.debiasing import sigmoid
 
 

@@ -10,7 +10,7 @@ from functools import partial
 
 from quip.core.records import Answer, Critique
 from quip.critics.comparison import Comparison
-from quip.critics.critic_kinds import CriticParams, critic_name, prompt_name
+from quip.critics.critic_settings import CriticParams, critic_name, prompt_name
 from quip.llm import connection
 from quip.llm.connection import LLM
 from quip.llm.requests import prompts

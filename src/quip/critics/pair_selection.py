@@ -38,7 +38,7 @@ class CritiqueParams(Section):
     ngram: int = Field(ge=1)
     length_ratio: tuple[float, float]
     unproven: str | None
-    """Name (`critic_kinds.critic_name`) of a critic that may be learned from although its audit
+    """Name (`critic_settings.critic_name`) of a critic that may be learned from although its audit
     reaches chance."""
 
 

@@ -1,6 +1,6 @@
 """Panel critic: several critics combined by logistic regression.
 
-A signal is a critic in the short form of `quip.critics.critic_kinds.parse` (another question,
+A signal is a critic in the short form of `quip.critics.critic_settings.parse` (another question,
 prompt or endpoint) or `words`, the difference in length. For each comparison it gives one number
 x(a, b) = -x(b, a): the log-odds of the critic's preference, averaged over both orders, or words(a)
 - words(b). Then
@@ -23,9 +23,9 @@ import numpy as np
 
 from quip.core.jsonl import read_rows
 from quip.core.records import Answer, Critique, GoldPair
-from quip.critics import comparison, critic_kinds, prompted
+from quip.critics import comparison, critic_settings, prompted
 from quip.critics.comparison import Answers, Comparison
-from quip.critics.critic_kinds import LEARNED, PANEL, CriticParams
+from quip.critics.critic_settings import LEARNED, PANEL, CriticParams
 from quip.critics.debiasing import logit, preference, sigmoid
 from quip.runtime.errors import DataError, ParamsError
 
@@ -67,7 +67,7 @@ def signal_matrix(
 
 def panel_member(spec: str, params: CriticParams) -> CriticParams:
     """The critic of a signal. Raises ParamsError for a learned critic or a panel."""
-    one = critic_kinds.parse(spec, params)
+    one = critic_settings.parse(spec, params)
     if one.kind in (LEARNED, PANEL):
         raise ParamsError(
             f"params.yaml: '{spec}' cannot be a signal of critic.panel: a learned critic was "

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from quip.core.records import Critique
 from quip.critics import cloze, multiple_choice
 from quip.critics.comparison import Answers, Comparison
-from quip.critics.critic_kinds import CriticParams, critic_name, prompt_name
+from quip.critics.critic_settings import CriticParams, critic_name, prompt_name
 from quip.llm import connection
 from quip.llm.connection import LLM
 

@@ -14,7 +14,7 @@ def refuse_unproven(audit: Mapping[str, Any], name: str, allowed: str | None) ->
     """Refuse to learn from a critic whose interval of agreement with the gold pairs reaches chance.
 
     `audit` is the content of critic.json, `name` the critic's
-    (`quip.critics.critic_kinds.critic_name`), `allowed` the name of a critic that passes anyway.
+    (`quip.critics.critic_settings.critic_name`), `allowed` the name of a critic that passes anyway.
     Raises DataError with the remedies.
     """
     low, high = audit["ci95"]

@@ -11,5 +11,6 @@ Imports only tracking, core and runtime.
     reply_parsing  parser of a teacher's reply into paraphrases
     sources        sources of literals: shipped files, public data sets, the user's files
     splits         train, val, test and ood
+    training_pairs a teacher's replies as training pairs and references
     votes          people's votes as gold pairs
 """

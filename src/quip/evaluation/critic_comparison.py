@@ -17,8 +17,8 @@ from quip.core.jsonl import read_rows
 from quip.core.params import load
 from quip.core.records import Critique, GoldPair
 from quip.critics.comparison import gold_comparisons
-from quip.critics.critic import ask
-from quip.critics.critic_kinds import ENDPOINT_KINDS, PANEL, CriticParams, parse, short_form
+from quip.critics.critic_kinds import ask
+from quip.critics.critic_settings import ENDPOINT_KINDS, PANEL, CriticParams, parse, short_form
 from quip.critics.debiasing import Debias, Method, debiased_preference, logit
 from quip.critics.multiple_choice import measure_content_free
 from quip.critics.panel import GOLD, WORDS, gold_half, regression

@@ -10,7 +10,7 @@ from typing import Any
 from quip.core.records import Critique, GoldPair
 from quip.core.text import digest
 from quip.critics.comparison import Answers, Comparison
-from quip.critics.critic_kinds import LEARNED, CriticParams
+from quip.critics.critic_settings import LEARNED, CriticParams
 from quip.critics.debiasing import Debias, calibrated_preference
 from quip.data.graded_pairs import GradedPair
 from quip.evaluation.critic_audit import agreement, audit_summary

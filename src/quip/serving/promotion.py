@@ -19,7 +19,7 @@ from quip.core.params import load, read_params
 from quip.core.records import Critique, LiteralText, Response
 from quip.critics import debiasing
 from quip.critics.comparison import Comparison
-from quip.critics.critic_kinds import LEARNED
+from quip.critics.critic_settings import LEARNED
 from quip.critics.debiasing import Debias
 from quip.critics.judges import JudgeParams, ask_judges
 from quip.critics.unproven_gate import CHANCE, most_trusted_judge

@@ -25,8 +25,8 @@ from quip.core.jsonl import read_rows, write_json, write_rows
 from quip.core.params import Section, load
 from quip.core.records import Critique, GoldPair
 from quip.critics.comparison import gold_comparisons
-from quip.critics.critic import ask
-from quip.critics.critic_kinds import (
+from quip.critics.critic_kinds import ask
+from quip.critics.critic_settings import (
     ENDPOINT_KINDS,
     LEARNED,
     CriticParams,
@@ -53,7 +53,7 @@ class Params(Section):
     extra_pairs: Annotated[int, Field(ge=1)] | None
     """Pairs of each extra file for critics that cost calls; null: all."""
     kinds: list[str] = Field(default=[])
-    """Further critics to audit, in the short form of `quip.critics.critic_kinds.parse`."""
+    """Further critics to audit, in the short form of `quip.critics.critic_settings.parse`."""
     resamples: int
     seed: int
 

@@ -18,8 +18,8 @@ from quip.core.jsonl import read_rows, write_json, write_rows
 from quip.core.params import load
 from quip.core.records import Candidate, Reference
 from quip.critics.comparison import Comparison
-from quip.critics.critic import ask
-from quip.critics.critic_kinds import CriticParams
+from quip.critics.critic_kinds import ask
+from quip.critics.critic_settings import CriticParams
 from quip.critics.debiasing import Debias, calibrated_preference
 from quip.critics.judges import JudgeParams, ask_judges
 from quip.llm.call_outputs import record_calls

@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from quip.core.jsonl import read_json, read_rows, write_json, write_rows
 from quip.core.params import load
 from quip.core.records import Candidate
-from quip.critics.critic import ask
-from quip.critics.critic_kinds import CriticParams, critic_name
+from quip.critics.critic_kinds import ask
+from quip.critics.critic_settings import CriticParams, critic_name
 from quip.critics.pair_selection import CandidateCounts, CritiqueParams, choose_comparisons
 from quip.critics.unproven_gate import refuse_unproven
 from quip.llm.call_outputs import record_calls

@@ -18,8 +18,8 @@ from collections.abc import Iterable, Sequence
 from quip.core.jsonl import read_json, read_rows, write_json, write_rows
 from quip.core.params import load
 from quip.core.records import Candidate, TrainingPair
-from quip.critics.critic import ask
-from quip.critics.critic_kinds import CriticParams, critic_name
+from quip.critics.critic_kinds import ask
+from quip.critics.critic_settings import CriticParams, critic_name
 from quip.critics.debiasing import Debias
 from quip.critics.pair_selection import CritiqueParams, choose_comparisons
 from quip.critics.ranking import decide

@@ -18,7 +18,7 @@ from quip.core.params import read_params
 from quip.core.records import LiteralText, Reference, Reply, Response, Split
 from quip.critics import prompted
 from quip.critics.comparison import Comparison
-from quip.critics.critic_kinds import CriticParams
+from quip.critics.critic_settings import CriticParams
 from quip.data.reply_parsing import parse_reply
 from quip.llm.call_outputs import record_calls
 from quip.stages import judge, teacher

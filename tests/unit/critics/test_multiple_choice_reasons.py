@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from fake_endpoint import CRITIC_PROMPT, Body, ChatServer, shown
 from quip.core.records import Answer, Critique
 from quip.critics.comparison import Comparison
-from quip.critics.critic_kinds import CriticParams
+from quip.critics.critic_settings import CriticParams
 from quip.critics.multiple_choice import CHOICE_ONLY, compare, measure_content_free
 from quip.critics.prompted import compare_with
 from quip.llm import connection

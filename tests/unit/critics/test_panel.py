@@ -11,9 +11,9 @@ import pytest
 from fake_endpoint import ChatServer, chat, likes, shown
 from quip.core.jsonl import write_rows
 from quip.core.records import Critique, GoldPair
-from quip.critics import critic
+from quip.critics import critic_kinds
 from quip.critics.comparison import Comparison
-from quip.critics.critic_kinds import CriticParams, PanelParams
+from quip.critics.critic_settings import CriticParams, PanelParams
 from quip.critics.debiasing import Debias, calibrated_preference
 from quip.critics.panel import gold_half, merge_ledgers, regression
 from quip.runtime.errors import DataError, ParamsError
@@ -45,7 +45,7 @@ def panel(*signals: str, per_kind: int | None = None) -> CriticParams:
 def ask(project: Project, one: CriticParams) -> list[Critique]:
     folder = project()
     write_rows(folder / "data/raw/gold.jsonl", gold())
-    return critic.ask(one, "reward", PAIRS, "test").rows
+    return critic_kinds.ask(one, "reward", PAIRS, "test").rows
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_without_tuning_pairs_there_is_nothing_to_fit(scripted_project: Project)
     folder = scripted_project()
     write_rows(folder / "data/raw/gold.jsonl", [p for p in gold() if p.half == "held_out"])
     with pytest.raises(DataError, match="so the panel cannot be fitted"):
-        critic.ask(panel("words"), "reward", PAIRS, "test")
+        critic_kinds.ask(panel("words"), "reward", PAIRS, "test")
 
 
 def test_a_useless_signal_gets_little_weight_and_a_constant_one_none() -> None:

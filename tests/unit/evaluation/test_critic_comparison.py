@@ -10,7 +10,7 @@ import pytest
 from fake_endpoint import CRITIC_PROMPT, ChatServer, likes
 from quip.core.jsonl import write_rows
 from quip.core.records import GoldPair
-from quip.critics.critic_kinds import CriticParams, parse
+from quip.critics.critic_settings import CriticParams, parse
 from quip.critics.debiasing import logit
 from quip.evaluation import critic_comparison
 from quip.llm.requests import prompts

@@ -14,7 +14,7 @@ from fake_endpoint import ChatServer, likes, shown
 from quip.core.jsonl import write_json, write_rows
 from quip.core.records import Answer, Critique, GoldPair
 from quip.critics.comparison import Answers, Comparison
-from quip.critics.critic_kinds import CriticParams
+from quip.critics.critic_settings import CriticParams
 from quip.critics.debiasing import Debias
 from quip.data.graded_pairs import GradedPair
 from quip.evaluation import human_agreement

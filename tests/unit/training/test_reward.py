@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file
 
 from quip.core.jsonl import write_json, write_rows
-from quip.critics import critic, debiasing, reward_model
+from quip.critics import critic_kinds, debiasing, reward_model
 from quip.critics.comparison import Comparison
-from quip.critics.critic_kinds import CriticParams
+from quip.critics.critic_settings import CriticParams
 from quip.critics.debiasing import Debias
 from quip.data.graded_pairs import GradedPair
 from quip.runtime.errors import DataError, WeightsError
@@ -262,7 +262,7 @@ def test_swapping_the_texts_gives_exactly_the_complement(
 ) -> None:
     reward_model.save(grown, tmp_path)
     pair = PAIRS[0]
-    rows = critic.ask(
+    rows = critic_kinds.ask(
         LEARNED,
         tmp_path,
         [comparison(pair.better, pair.worse), comparison(pair.worse, pair.better)],
@@ -280,13 +280,13 @@ def test_swapping_the_texts_gives_exactly_the_complement(
 
 def test_a_text_against_itself_is_a_tie(grown: reward_model.RewardModel, tmp_path: Path) -> None:
     reward_model.save(grown, tmp_path)
-    row = critic.ask(LEARNED, tmp_path, [comparison("same", "same")], "test").rows[0]
+    row = critic_kinds.ask(LEARNED, tmp_path, [comparison("same", "same")], "test").rows[0]
     assert (row.forward.p_first, row.forward.source) == (0.5, "identical")
 
 
 def test_a_learned_critic_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no learned critic here\. Run `dvc repro reward`"):
-        critic.ask(LEARNED, tmp_path, [comparison("a", "b")], "test")
+        critic_kinds.ask(LEARNED, tmp_path, [comparison("a", "b")], "test")
 
 
 # ---- the stage

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quip.critics.critic_kinds import (
+from quip.critics.critic_settings import (
     ENDPOINT_KINDS,
     QUESTIONS,
     CriticParams,
