@@ -8,9 +8,11 @@ core and runtime.
     doctor_checks   the checks of endpoints, disk, stores and locks
     examples        `quip examples`
     human           `quip human`
-    main            the verbs
+    main            the command and its other verbs
+    model_verbs     the verbs about registered versions
     new_project     `quip init`
     plan            `quip plan`
+    plan_data       the data that a plan counts with
     recordings      `quip calls export --stage`
     skill_packs     packs of prompts, texts and params for one skill
     terminal_input  input and output of `quip say`

@@ -1,7 +1,7 @@
 """`quip plan`: the calls, tokens, money and time of a run, by stage and endpoint.
 
-The plan is computed from params.yaml and the data, before anything is spent; all functions but
-`measure_data` are pure. Counts of calls are upper limits: identical texts are never compared, and
+The plan is computed from params.yaml and the data that `plan_data` measures, before anything is
+spent. Counts of calls are upper limits: identical texts are never compared, and
 a reply in the call store is never paid for again. Tokens per call are the mean of the stage's
 earlier calls to the same model in the call store; without such calls they are estimated from the
 letters of prompt and data. Time follows from the speeds below.
@@ -9,25 +9,17 @@ letters of prompt and data. Time follows from the speeds below.
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
-from quip.core.jsonl import read_rows
+from quip.cli.plan_data import Data, prompt_letters, tokens
 from quip.core.params import validate
-from quip.core.records import Exemplar, GoldPair, LiteralText, Split
 from quip.critics.critic_settings import LEARNED, PANEL, CriticParams, parse, prompt_name
-from quip.llm import reply_store
-from quip.llm.costs import LETTERS_PER_TOKEN, prices
+from quip.llm.costs import prices
 from quip.llm.endpoints import Endpoint, validated_endpoint
-from quip.llm.reply_store import Record
-from quip.llm.requests import prompts
-from quip.llm.requests.chat import ModelReply, Usage
+from quip.llm.requests.chat import Usage
 from quip.runtime.errors import ParamsError
 from quip.training.rounds import FEEDBACK_ARMS
 
@@ -50,19 +42,6 @@ BEAM_TEXTS_PER_SECOND = 3.3
 CHECKPOINT_SECONDS = 15.0
 GRADED_PAIRS_PER_SECOND = 35.0
 """Training pairs a second of the learned critic."""
-
-
-@dataclass(frozen=True)
-class Data:
-    """Amounts of data: inputs of each split, held-out gold pairs of each kind (there are as many
-    for tuning), mean letters of a literal and of an exemplar, and by (model, stage) the mean tokens
-    (in, out) of earlier calls."""
-
-    splits: Mapping[str, int]
-    gold: Mapping[str, int]
-    literal: float
-    exemplar: float
-    sizes: Mapping[tuple[str, str], tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -305,91 +284,7 @@ def best_inputs(sections: Mapping[str, Any], data: Data) -> int:
     return min(sections["candidates"]["best_of_inputs"], data.splits["test"])
 
 
-def tokens(letters: float) -> int:
-    return round(letters / LETTERS_PER_TOKEN)
-
-
-def prompt_letters(name: str) -> int:
-    return sum(len(text) for _, text in prompts.read(name))
-
-
-# ---- reading the data, writing the table -----------------------------------------------------
-
-
-def measure_data(sections: Mapping[str, Any], prepared_here: bool = True) -> Data:
-    """Count the data: the prepared inputs, or the limits of section `prepare` when nothing is
-    prepared (before the first run, or for other params)."""
-    gold = read_rows("data/raw/gold.jsonl", GoldPair)
-    exemplars = read_rows("data/raw/exemplars.jsonl", Exemplar)
-    splits, literals = (prepared_data() if prepared_here else None) or raw_data(sections)
-    return Data(
-        splits,
-        Counter(pair.kind for pair in gold if pair.half == "held_out"),
-        mean(len(text) for text in literals),
-        mean(sum(len(p.text) + 4 for p in e.paraphrases) + len(e.literal) for e in exemplars),
-        mean_call_tokens(stored_calls()),
-    )
-
-
-def stored_calls() -> list[Record]:
-    with closing(reply_store.open_store()) as store:
-        return [record for record in store.records() if record.kind == "call"]
-
-
-def mean_call_tokens(calls: Iterable[Record]) -> dict[tuple[str, str], tuple[float, float]]:
-    """(model, stage) -> mean tokens (in, out) of a call, over replies that report them."""
-    found: dict[tuple[str, str], list[Usage]] = {}
-    for record in calls:
-        usage = ModelReply.model_validate_json(record.payload).usage
-        if usage.prompt:
-            found.setdefault((record.model, record.by), []).append(usage)
-    return {
-        key: (mean(u.prompt for u in usages), mean(u.completion for u in usages))
-        for key, usages in found.items()
-    }
-
-
-def prepared_data() -> tuple[dict[str, int], list[str]] | None:
-    files: dict[Split, Path] = {
-        split: Path(f"data/prepared/{split}.jsonl") for split in ("train", "val", "test", "ood")
-    }
-    if not all(file.is_file() for file in files.values()):
-        return None
-    rows = {split: read_rows(file, LiteralText) for split, file in files.items()}
-    return {split: len(found) for split, found in rows.items()}, texts(rows.values())
-
-
-def raw_data(sections: Mapping[str, Any]) -> tuple[dict[str, int], list[str]]:
-    """(inputs by split, their texts) before `prepare` has run.
-
-    The shipped inputs are cut to the limits. Another source counts as its limits, and its sentences
-    as long as the shipped ones. Raises ParamsError when such a source has a part without a limit.
-    """
-    chosen = sections.get("prepare") or {}
-    limit = chosen.get("limit") or {}
-    lines = Path("data/raw/literals.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines if line.strip()]
-    found = Counter(row["split"] for row in rows)
-    found["ood"] = len(Path("data/raw/ood.jsonl").read_text(encoding="utf-8").splitlines())
-    texts = [row["text"] for row in rows]
-    if (chosen.get("source"), chosen.get("ood_source")) == ("shipped", "shipped"):
-        return {split: min(n, limit.get(split) or n) for split, n in found.items()}, texts
-    if all(limit.get(split) for split in found):
-        return {split: limit[split] for split in found}, texts
-    raise ParamsError(
-        "params.yaml: prepare.source is not the shipped data and prepare.limit leaves a part open, "
-        "so the amount of data is unknown. Run `dvc repro prepare` (it makes no calls), then "
-        "`quip plan`."
-    )
-
-
-def texts(groups: Iterable[Sequence[LiteralText]]) -> list[str]:
-    return [row.text for rows in groups for row in rows]
-
-
-def mean(values: Iterable[float]) -> float:
-    found = list(values)
-    return sum(found) / len(found) if found else 0.0
+# ---- writing the table -----------------------------------------------------------------------
 
 
 def table(works: Sequence[Work], budget: float | None = None) -> str:

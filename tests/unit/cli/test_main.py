@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from cli_runner import hosted, quip, shipped_params, write_params
-from quip.cli import plan
+from quip.cli import plan, plan_data
 from quip.core.params import read_params
 from quip.llm.reply_store import Record
 from quip.llm.requests.chat import ModelReply
@@ -257,7 +257,7 @@ def test_results_prints_the_table_the_page_and_three_things_to_try() -> None:
 # ---- plan
 
 
-DATA = plan.Data(
+DATA = plan_data.Data(
     {"train": 100, "val": 10, "test": 40, "ood": 20}, {"plain": 30, "length": 10}, 60, 300
 )
 
@@ -332,10 +332,10 @@ def test_duels_are_planned_on_no_more_inputs_than_wanted() -> None:
 def test_other_params_are_planned_from_their_limits() -> None:
     shutil.copytree(ROOT / "data" / "raw", "data/raw")
     recipe = read_params(ROOT / "params.paper.yaml")
-    assert plan.measure_data(recipe, prepared_here=False).splits["train"] == 12000
+    assert plan_data.measure_data(recipe, prepared_here=False).splits["train"] == 12000
     recipe["prepare"]["limit"]["train"] = None
     with pytest.raises(ParamsError, match=r"dvc repro prepare"):
-        plan.measure_data(recipe, prepared_here=False)
+        plan_data.measure_data(recipe, prepared_here=False)
 
 
 def test_a_learned_critic_is_asked_for_nothing_but_its_training() -> None:
@@ -401,7 +401,7 @@ def test_tokens_are_those_of_earlier_calls_where_there_were_any() -> None:
         Record.now("call", "k", "m", "teacher", 0.0, one.model_dump_json())
         for one in (reply, silent, larger)
     ]
-    assert plan.mean_call_tokens(records) == {("m", "teacher"): (15.0, 4.0)}
+    assert plan_data.mean_call_tokens(records) == {("m", "teacher"): (15.0, 4.0)}
 
 
 def test_a_plan_above_the_budget_says_so() -> None:
@@ -434,7 +434,7 @@ def test_the_shipped_data_are_counted_before_the_first_run() -> None:
     shutil.copytree(ROOT / "data" / "raw", "data/raw")
     limit = {"train": 50, "val": 5, "test": None, "ood": 7}
     chosen = {"source": "shipped", "ood_source": "shipped", "limit": limit}
-    data = plan.measure_data({"prepare": chosen})
+    data = plan_data.measure_data({"prepare": chosen})
     assert (data.splits["train"], data.splits["val"], data.splits["ood"]) == (50, 5, 7)
     assert data.splits["test"] >= 120
     assert sum(data.gold.values()) >= 150
@@ -446,7 +446,7 @@ def test_prepared_data_are_counted_exactly() -> None:
     for number, split in enumerate(("train", "val", "test", "ood"), start=1):
         rows = [json.dumps({"id": f"{split}{i}", "text": "abcd"}) for i in range(number)]
         Path(f"data/prepared/{split}.jsonl").write_text("\n".join(rows))
-    data = plan.measure_data({})
+    data = plan_data.measure_data({})
     assert data.splits == {"train": 1, "val": 2, "test": 3, "ood": 4}
     assert data.literal == 4
 
@@ -454,4 +454,4 @@ def test_prepared_data_are_counted_exactly() -> None:
 def test_another_source_must_be_prepared_first() -> None:
     shutil.copytree(ROOT / "data" / "raw", "data/raw")
     with pytest.raises(ParamsError, match="Run `dvc repro prepare`"):
-        plan.measure_data({"prepare": {"source": "my.csv", "ood_source": "shipped"}})
+        plan_data.measure_data({"prepare": {"source": "my.csv", "ood_source": "shipped"}})

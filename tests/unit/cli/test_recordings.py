@@ -12,7 +12,7 @@ import pytest
 
 from cli_runner import quip
 from fake_endpoint import Body, ChatServer, chat, likes
-from quip.cli import doctor, doctor_checks, plan
+from quip.cli import doctor, doctor_checks, plan, plan_data
 from quip.core.jsonl import read_rows, write_rows
 from quip.core.params import read_params
 from quip.core.records import LiteralText, Reference, Reply, Response, Split
@@ -276,7 +276,7 @@ def test_the_plan_has_no_call_and_no_money_for_a_recording() -> None:
     params = read_params()
     params["endpoints"]["paid"] = {"replies": FILE, "model": "m", "price_in": 9.0}
     params["teacher"] = {**params["teacher"], "endpoint": "paid"}
-    data = plan.Data(dict.fromkeys(get_args(Split), 5), {"plain": 3}, 60.0, 200.0)
+    data = plan_data.Data(dict.fromkeys(get_args(Split), 5), {"plain": 3}, 60.0, 200.0)
     works = [work for work in plan.plan(params, data) if work.stage == "teacher"]
     assert [(work.calls, work.money, work.seconds) for work in works] == [(0, 0.0, 0.0)]
     assert "paid" not in plan.table(works).split("\n\n")[0]

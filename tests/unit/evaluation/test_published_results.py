@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from quip.cli import doctor, plan
+from quip.cli import doctor, plan, plan_data
 from quip.core.params import read_params
 from quip.evaluation import published_results
 from quip.stages.roles import KNOWN_ARMS
@@ -65,7 +65,7 @@ def test_the_plan_counts_the_paper_s_calls() -> None:
     """36,000 paraphrases are 12,000 calls; 12,000 pairs in both orders are 24,000 critiques; each
     arm's 1,500 judged inputs are 3,000 verdicts by each judge."""
     sizes = {"train": 12000, "val": 1000, "test": 1000, "ood": 500}
-    data = plan.Data(sizes, {"plain": 34, "weaker": 34}, literal=90.0, exemplar=0.0)
+    data = plan_data.Data(sizes, {"plain": 34, "weaker": 34}, literal=90.0, exemplar=0.0)
     works = {(work.stage, work.endpoint): work for work in plan.plan(read_params(RECIPE), data)}
     assert works["teacher", "llama"].calls == 14500
     assert works["critique", "llama"].calls == 24000
