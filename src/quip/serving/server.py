@@ -171,7 +171,9 @@ def last_user_text(messages: Sequence[Message]) -> str:
 
 
 def count_tokens(model: LoadedModel, text: str) -> int:
-    return len(model.student.tokenizer(text)["input_ids"])
+    """The number of tokens of `text`, by the tokenizer's backend: the tokenizer itself switches
+    padding off to read one text, while the batch of another thread needs it."""
+    return len(model.student.tokenizer.backend_tokenizer.encode(text))
 
 
 def check_length(model: LoadedModel, read: int, limit: int) -> None:
