@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from rapidfuzz import fuzz, process
@@ -40,6 +41,20 @@ class Recorded(Row):
     devices: list[str]
 
 
+class Attempts(Row):
+    """A row of attempts.jsonl: two attempts of one student, as a reader graded them."""
+
+    id: str
+    half: Literal["tune", "held_out"]
+    literal: str
+    better: str
+    worse: str
+    funnier: Literal["better", "worse", "equal"]
+    nearer: Literal["better", "worse", "equal"]
+    student: str
+    second_reader: Literal["better", "worse", "equal"] | None = None
+
+
 class Shipped(Row):
     """A row of literals.jsonl: a literal with its published split."""
 
@@ -54,6 +69,7 @@ OOD = read_rows(RAW / "ood.jsonl", LiteralText)
 EXEMPLARS = read_rows(RAW / "exemplars.jsonl", Exemplar)
 GOLD = read_rows(RAW / "gold.jsonl", GoldPair)
 REPLIES = read_rows(RAW / "replies.jsonl", Recorded)
+ATTEMPTS = read_rows(RAW / "attempts.jsonl", Attempts)
 
 
 def of(split: str) -> list[str]:
@@ -293,6 +309,34 @@ def test_no_recorded_paraphrase_stands_twice_or_copies_its_literal() -> None:
     assert not repeated(fold(text) for text in recorded())
     for row in REPLIES:
         assert not near(row.paraphrases, [row.literal], cutoff=92), row.id
+
+
+# ---- graded attempts -------------------------------------------------------------------------
+
+
+def test_there_are_800_graded_attempts_in_two_halves_and_120_were_graded_twice() -> None:
+    assert len(ATTEMPTS) >= 800
+    halves = Counter(pair.half for pair in ATTEMPTS)
+    assert min(halves.values()) >= 350
+    assert sum(pair.second_reader is not None for pair in ATTEMPTS) >= 120
+
+
+def test_the_halves_of_the_attempts_share_no_literal_and_none_is_a_test_input() -> None:
+    tune, held_out = (
+        {fold(p.literal) for p in ATTEMPTS if p.half == half} for half in ("tune", "held_out")
+    )
+    assert not tune & held_out
+    assert not (tune | held_out) & {fold(text) for text in of("test")}
+
+
+def test_attempts_are_of_students_of_both_teachers() -> None:
+    students = Counter(pair.student for pair in ATTEMPTS)
+    assert min(students.values()) >= 300
+    assert len(students) == 2
+
+
+def test_no_attempt_is_paired_with_itself() -> None:
+    assert not [pair.id for pair in ATTEMPTS if fold(pair.better) == fold(pair.worse)]
 
 
 # ---- the checks themselves -------------------------------------------------------------------

@@ -52,6 +52,21 @@ def install_pack(pack: Path, folder: Path) -> None:
         shutil.copytree(pack / part, folder / place)
     shutil.copyfile(pack / "README.md", folder / "data" / "README.md")
     overlay_file(folder / "params.yaml", pack / "params.yaml")
+    drop_missing_graded(folder)
+
+
+def drop_missing_graded(folder: Path) -> None:
+    """Remove the files that the pack does not bring from params `graded`, `reward.pairs` and
+    `audit.extra`."""
+    params, text = folder / "params.yaml", yaml_keeping_comments()
+    sections = text.load(params)
+    missing = [name for name, file in sections["graded"].items() if not (folder / file).is_file()]
+    for name in missing:
+        del sections["graded"][name]
+    for section, key in (("reward", "pairs"), ("audit", "extra")):
+        sections[section][key] = [n for n in sections[section][key] if n not in missing]
+    with params.open("w", encoding="utf-8") as handle:
+        text.dump(sections, handle)
 
 
 def overlay_file(params: Path, over: Path) -> None:

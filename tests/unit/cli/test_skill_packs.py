@@ -76,6 +76,8 @@ def test_values_are_the_pack_s_then_the_small_run_s_then_the_project_s(laid_out:
     assert found["prepare"]["limit"] == small["prepare"]["limit"]
     assert found["endpoints"] == ours["endpoints"]
     over = read_params(ROOT / "packs" / "plain_language" / "params.yaml")
+    del ours["graded"]["attempts"]  # of humor: the pack brings no such file
+    ours["reward"]["pairs"], ours["audit"]["extra"] = ["gold"], []
     assert found == skill_packs.merge_params(skill_packs.merge_params(ours, over), small)
 
 
