@@ -12,11 +12,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 from quip.cli.plan_data import Data, prompt_letters, tokens
 from quip.core.params import validate
 from quip.critics.critic_settings import LEARNED, PANEL, CriticParams, parse, prompt_name
+from quip.data import graded_pairs
 from quip.llm.costs import prices
 from quip.llm.endpoints import Endpoint, validated_endpoint
 from quip.llm.requests.chat import Usage
@@ -115,9 +117,11 @@ def reward_work(sections: Mapping[str, Any], data: Data) -> list[Work]:
 
 
 def audit_work(sections: Mapping[str, Any], data: Data) -> list[Work]:
-    """Audit of the critic and of every judge that is not the critic, on held-out gold pairs."""
+    """Audit of the critic and of every judge that is not the critic, on held-out gold pairs and on
+    the files of audit.extra."""
     critic, judge = critic_of(sections), sections["judge"]
     pairs = sum(min(n, sections["audit"]["per_kind"] or n) for n in data.gold.values())
+    pairs += extra_pairs(sections)
     same = critic.kind == "mcp" and (prompt_name(critic), critic.samples) == (
         judge["prompt"],
         judge["samples"],
@@ -133,6 +137,19 @@ def audit_work(sections: Mapping[str, Any], data: Data) -> list[Work]:
             for work in calls_of_critic("audit", pairs, kind, sections, data)
         ),
     ]
+
+
+def extra_pairs(sections: Mapping[str, Any]) -> int:
+    """Pairs of the files of audit.extra, at most audit.extra_pairs of each; files that are not here
+    count none."""
+    audit, graded = sections["audit"], sections.get("graded") or {}
+    files = [Path(graded[name]) for name in audit.get("extra") or [] if name in graded]
+    counts = [
+        len(graded_pairs.evaluation_pairs(graded_pairs.read(file).pairs))
+        for file in files
+        if file.is_file()
+    ]
+    return sum(min(count, audit.get("extra_pairs") or count) for count in counts)
 
 
 def critic_work(stage: str, pairs: int, sections: Mapping[str, Any], data: Data) -> list[Work]:

@@ -389,6 +389,17 @@ def test_a_learned_critic_costs_no_call_and_judges_are_audited_beside_it() -> No
     assert work(works, "audit", "judge").calls == 2 * (10 + 10)
 
 
+def test_pairs_of_audit_extra_are_counted(tmp_path: Path) -> None:
+    """They once were not: the audit of 50 attempts by a judge was missing from the plan."""
+    file = tmp_path / "votes.jsonl"
+    rows = [{"literal": f"l{i}", "better": f"b{i}", "worse": f"w{i}"} for i in range(30)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    audit = {"extra": ["votes", "absent"], "extra_pairs": 20}
+    sections = {"audit": audit, "graded": {"votes": str(file), "absent": str(tmp_path / "x")}}
+    assert plan.extra_pairs(sections) == 20
+    assert plan.extra_pairs({**sections, "audit": {**audit, "extra_pairs": None}}) == 30
+
+
 def test_tokens_are_those_of_earlier_calls_where_there_were_any() -> None:
     sections = sections_with(hosted)
     measured = replace(DATA, sizes={("m", "teacher"): (321.5, 45.0)})
