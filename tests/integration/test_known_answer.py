@@ -158,6 +158,8 @@ def settings(base: Path, url: str) -> dict[str, Any]:
             **{"exemplars": 0, "prefixes": 1},
         },
         "imitation": {"per_input": 3, "copy_ratio": 100},
+        "reward": {"pairs": ["gold"]},
+        "audit": {"extra": []},
         "sft": {
             **{"base": str(base), "epochs": 25, "batch_size": 16},
             **{"learning_rate": 3.0e-3, "max_length": 24},
@@ -186,6 +188,7 @@ def write_data(folder: Path) -> None:
     ]
     (raw / "literals.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     write_rows(raw / "gold.jsonl", gold())
+    write_rows(raw / "attempts.jsonl", gold())  # read by a stage, used by none here
     shutil.copyfile(ROOT / "data" / "raw" / "exemplars.jsonl", raw / "exemplars.jsonl")
     (raw / "ood.jsonl").write_text('{"id": "o1", "text": "the wifi is down again today"}\n')
 

@@ -227,17 +227,18 @@ def test_one_half_of_the_votes_is_for_learning_and_the_other_for_measuring(
     assert json.loads(Path("graded_votes.json").read_text()) == {"pairs": 2, "ties": 0}
 
 
-def test_by_default_the_tuning_half_of_the_gold_pairs_is_for_learning(
+def test_by_default_the_tuning_halves_are_for_learning_and_attempts_are_measured(
     project: Callable[..., Path],
 ) -> None:
     project()
-    run(gold=RAW / "gold.jsonl")
+    files = {name: RAW / f"{name}.jsonl" for name in ("gold", "attempts")}
+    run(**files)
+    shipped = {name: graded_pairs.read(file, name).pairs for name, file in files.items()}
     found = read_rows("learn.jsonl", GradedPair)
-    known = [
-        pair for pair in graded_pairs.read(RAW / "gold.jsonl", "gold").pairs if pair.half == "tune"
-    ]
-    assert found == known
-    assert human_agreement.read_graded_pairs("extra.json") == {}
+    assert found == [pair for pairs in shipped.values() for pair in pairs if pair.half == "tune"]
+    measured = human_agreement.read_graded_pairs("extra.json")
+    held_out = [pair for pair in shipped["attempts"] if pair.half == "held_out"]
+    assert measured == {"attempts": held_out}
 
 
 def test_pairs_for_learning_are_not_for_measuring(
@@ -256,10 +257,10 @@ def test_pairs_for_learning_are_not_for_measuring(
 
 
 def test_a_name_without_a_file_is_refused_with_the_nearest(project: Callable[..., Path]) -> None:
-    project(audit={"extra": ["golt"]})
+    project(audit={"extra": ["golt"]}, reward={"pairs": ["gold"]})
     with pytest.raises(ParamsError, match=r"'golt' in 'audit.extra' .* Did you mean 'gold'\?"):
         run(gold=RAW / "gold.jsonl")
-    project(audit={"extra": None})
+    project(audit={"extra": None}, reward={"pairs": ["gold"]})
     with pytest.raises(ParamsError, match=r"'audit.extra' must be a list"):
         run(gold=RAW / "gold.jsonl")
 
