@@ -246,6 +246,8 @@ def command(words: list[str]) -> Problems:
     elif name in ("python", "python3") and rest[0] == "-m":
         yield "python", None if findable(rest[1]) else f"python -m {rest[1]}: no such module"
         yield from (path(word) for word in rest[2:] if "/" in word)
+    elif name in ("python", "python3"):
+        yield from (path(word) for word in rest if not word.startswith("-"))
     elif name == "export":
         yield from (variable(word.partition("=")[0]) for word in rest)
     elif name in SHELL:
